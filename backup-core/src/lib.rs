@@ -1,0 +1,1 @@
+//! Vocabulary, traits, catalog and orchestration of the backup library

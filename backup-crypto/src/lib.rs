@@ -1,0 +1,1 @@
+//! Key hierarchy and authenticated sealing of backup objects: pure, synchronous, without I/O

@@ -1,0 +1,1 @@
+//! The encrypted, incremental, write-once backup repository over any object store

@@ -1,0 +1,1 @@
+//! PostgreSQL engine of the backup library: physical base backups, by protocol or from local files

@@ -1,0 +1,1 @@
+//! Runnable compositions of the backup crates
