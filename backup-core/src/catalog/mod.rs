@@ -1,0 +1,246 @@
+//! The catalog: what a repository knows, as a pure fold over its journal.
+//!
+//! The same [`Catalog::apply`] runs in the writer that wants to commit, in every reader, in maintenance and in the tests, so
+//! that they cannot disagree. Nothing here does I/O or reads a clock. An event that does not fit the state is
+//! [`Rejected`] and leaves the state as it was: a writer that lost a race folds what others committed, applies its own
+//! event again and learns from the rejection that it must not commit it.
+
+mod record;
+
+pub use record::{BackupKind, BackupRecord, ManifestRef, PackId, Totals};
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use minicbor::{Decode, Encode};
+
+use crate::error::{Error, ErrorKind};
+use crate::id::{BackupId, SessionId};
+
+/// Why a session ended without a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cbor(index_only)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// Its own writer gave up.
+    #[n(0)]
+    Abandoned,
+    /// Somebody else ended it because it gave no sign of life. It can never commit after this.
+    #[n(1)]
+    Fenced,
+}
+
+/// One thing that happened to a repository.
+///
+/// An event that a reader does not know makes it refuse the repository as written by a newer version: folding on without
+/// it could bring a deleted thing back.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub enum Event {
+    /// A writer begins. From here on the content of its parent and of adopted sessions is pinned.
+    #[n(0)]
+    SessionOpened {
+        /// The session.
+        #[n(0)]
+        session: SessionId,
+        /// When, by the writer's clock.
+        #[cbor(n(1), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+        /// The backup whose content it wants to reuse.
+        #[n(2)]
+        parent: Option<BackupId>,
+        /// Sessions that ended without a backup and whose stored content it wants to reuse.
+        #[n(3)]
+        adopted: Vec<SessionId>,
+    },
+    /// A session became a backup.
+    #[n(1)]
+    BackupCommitted {
+        /// The backup.
+        #[n(0)]
+        record: Box<BackupRecord>,
+    },
+    /// A session ended without a backup.
+    #[n(2)]
+    SessionClosed {
+        /// The session.
+        #[n(0)]
+        session: SessionId,
+        /// When, by the closer's clock.
+        #[cbor(n(1), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+        /// Why.
+        #[n(2)]
+        reason: CloseReason,
+    },
+    /// A backup was found again by a rebuild of the catalog from packs.
+    #[n(3)]
+    BackupRecovered {
+        /// The backup, as its manifest describes it.
+        #[n(0)]
+        record: Box<BackupRecord>,
+    },
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionState {
+    /// Writing, or dead without having said so.
+    Open {
+        /// When it was opened, by its own clock.
+        at: Timestamp,
+        /// The backup it pins.
+        parent: Option<BackupId>,
+        /// The sessions it pins.
+        adopted: Vec<SessionId>,
+    },
+    /// It became this backup.
+    Committed(BackupId),
+    /// It ended without a backup.
+    Closed(CloseReason),
+}
+
+/// Why an event does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// A session id was used before.
+    #[error("session {0} was already opened")]
+    SessionExists(SessionId),
+    /// A session was never opened.
+    #[error("session {0} is not known")]
+    SessionUnknown(SessionId),
+    /// A session has ended, so it can neither commit nor end again.
+    #[error("session {session} has ended: {state}")]
+    SessionEnded {
+        /// The session.
+        session: SessionId,
+        /// How it ended.
+        state: &'static str,
+    },
+    /// A backup id was used before.
+    #[error("backup {0} already exists")]
+    BackupExists(BackupId),
+    /// A backup that is referred to does not exist.
+    #[error("backup {0} is not known")]
+    BackupUnknown(BackupId),
+    /// A backup refers to a session that nothing is known of.
+    #[error("backup {backup} reuses content of session {session}, which is not known")]
+    ReuseUnknown {
+        /// The backup.
+        backup: BackupId,
+        /// The session.
+        session: SessionId,
+    },
+}
+
+impl From<Rejected> for Error {
+    fn from(rejected: Rejected) -> Self {
+        Self::new(ErrorKind::Conflict, rejected.to_string()).with_source(rejected)
+    }
+}
+
+/// The state of a repository after some events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Catalog {
+    backups: BTreeMap<BackupId, BackupRecord>,
+    sessions: BTreeMap<SessionId, SessionState>,
+}
+
+impl Catalog {
+    /// The state before any event.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The state after `event`.
+    ///
+    /// # Errors
+    /// [`Rejected`] when the event does not fit; the state is then unchanged.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Rejected> {
+        match event {
+            Event::SessionOpened { session, at, parent, adopted } => {
+                if self.sessions.contains_key(session) {
+                    return Err(Rejected::SessionExists(*session));
+                }
+                if let Some(parent) = parent
+                    && !self.backups.contains_key(parent)
+                {
+                    return Err(Rejected::BackupUnknown(*parent));
+                }
+                if let Some(unknown) = adopted.iter().find(|s| !self.sessions.contains_key(s)) {
+                    return Err(Rejected::SessionUnknown(*unknown));
+                }
+                let state = SessionState::Open { at: *at, parent: *parent, adopted: adopted.clone() };
+                self.sessions.insert(*session, state);
+            }
+            Event::BackupCommitted { record } => {
+                self.open_session(record.session)?;
+                self.insert(record)?;
+            }
+            Event::SessionClosed { session, reason, .. } => {
+                self.open_session(*session)?;
+                self.sessions.insert(*session, SessionState::Closed(*reason));
+            }
+            Event::BackupRecovered { record } => self.insert(record)?,
+        }
+        Ok(())
+    }
+
+    fn open_session(&self, session: SessionId) -> Result<(), Rejected> {
+        match self.sessions.get(&session) {
+            Some(SessionState::Open { .. }) => Ok(()),
+            None => Err(Rejected::SessionUnknown(session)),
+            Some(SessionState::Committed(_)) => Err(Rejected::SessionEnded { session, state: "committed" }),
+            Some(SessionState::Closed(CloseReason::Abandoned)) => {
+                Err(Rejected::SessionEnded { session, state: "abandoned" })
+            }
+            Some(SessionState::Closed(CloseReason::Fenced)) => Err(Rejected::SessionEnded { session, state: "fenced" }),
+        }
+    }
+
+    fn insert(&mut self, record: &BackupRecord) -> Result<(), Rejected> {
+        if self.backups.contains_key(&record.id) {
+            return Err(Rejected::BackupExists(record.id));
+        }
+        if let Some(session) = record.reused.iter().find(|s| !self.sessions.contains_key(s)) {
+            return Err(Rejected::ReuseUnknown { backup: record.id, session: *session });
+        }
+        self.sessions.insert(record.session, SessionState::Committed(record.id));
+        self.backups.insert(record.id, record.clone());
+        Ok(())
+    }
+
+    /// The backups, oldest first.
+    pub fn backups(&self) -> impl DoubleEndedIterator<Item = &BackupRecord> {
+        self.backups.values()
+    }
+
+    /// One backup.
+    #[must_use]
+    pub fn backup(&self, id: BackupId) -> Option<&BackupRecord> {
+        self.backups.get(&id)
+    }
+
+    /// The newest backup: the one whose content ended last.
+    #[must_use]
+    pub fn latest(&self) -> Option<&BackupRecord> {
+        self.backups.values().max_by_key(|b| (b.ended_at, b.id))
+    }
+
+    /// The sessions, oldest first.
+    pub fn sessions(&self) -> impl DoubleEndedIterator<Item = (SessionId, &SessionState)> {
+        self.sessions.iter().map(|(id, state)| (*id, state))
+    }
+
+    /// One session.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<&SessionState> {
+        self.sessions.get(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,25 @@
+//! How values of other crates stand in CBOR. Used by `#[cbor(with = …)]`; part of the repository format.
+
+/// A moment as whole microseconds since 1970-01-01 UTC (signed 64 bit). Finer parts are cut off.
+pub mod timestamp {
+    use jiff::Timestamp;
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+
+    /// Writes the moment.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn encode<C, W: Write>(value: &Timestamp, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.i64(value.as_microsecond())?.ok()
+    }
+
+    /// Reads a moment.
+    ///
+    /// # Errors
+    /// When the number lies outside the years that a timestamp can have.
+    pub fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Timestamp, DecodeError> {
+        Timestamp::from_microsecond(d.i64()?).map_err(DecodeError::custom)
+    }
+}

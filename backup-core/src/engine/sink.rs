@@ -1,0 +1,193 @@
+//! Where an engine puts what it reads.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+
+use crate::entry::EntryMeta;
+use crate::error::Result;
+
+/// Looks at content as it passes on its way into the repository, for checks that only the engine understands.
+///
+/// Called from worker threads, for different parts of one file in any order and at the same time.
+pub trait BlockInspector: Debug + Send + Sync + 'static {
+    /// Looks at `bytes`, which stand at `offset` of the entry.
+    ///
+    /// `offset` is a multiple of 128 KiB and `bytes` has at most 1 MiB; it ends at a multiple of 128 KiB or at the end of
+    /// the entry. Content that is not read because it is known to be unchanged does not pass here.
+    fn inspect(&self, offset: u64, bytes: &[u8]);
+}
+
+/// When a local file may be taken from the parent backup without reading it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unchanged {
+    /// Never: the content is read and compared.
+    #[default]
+    Never,
+    /// When size and modification time are those of the parent's entry, and that time lies at least two seconds before the
+    /// parent backup began: time stamps are coarse, and a file that was changed while it was read must be read again.
+    BySizeAndTime,
+}
+
+/// What it means when a local file turns out shorter than it was when it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnShrink {
+    /// The source is being changed and its log repairs it later: the missing rest is stored as zeros, as PostgreSQL's own
+    /// base backup does.
+    PadWithZeros,
+    /// The file ought not to change: an error.
+    #[default]
+    Fail,
+}
+
+/// A file of this host that the pipeline reads by itself, in parallel.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LocalFile {
+    /// Where to read. Never followed when it is a symbolic link.
+    pub path: PathBuf,
+    /// How the entry is called and what it is. Mode and time are taken from the file itself when it is opened.
+    pub meta: EntryMeta,
+    /// When it need not be read.
+    pub unchanged: Unchanged,
+    /// What to do when it shrinks.
+    pub on_shrink: OnShrink,
+    /// Looks at the content as it passes.
+    pub inspector: Option<Arc<dyn BlockInspector>>,
+}
+
+impl LocalFile {
+    /// The file at `path`, stored as `meta`.
+    #[must_use]
+    pub fn new(path: PathBuf, meta: EntryMeta) -> Self {
+        Self { path, meta, unchanged: Unchanged::default(), on_shrink: OnShrink::default(), inspector: None }
+    }
+
+    /// Sets when it need not be read.
+    #[must_use]
+    pub fn with_unchanged(mut self, rule: Unchanged) -> Self {
+        self.unchanged = rule;
+        self
+    }
+
+    /// Sets what shrinking means.
+    #[must_use]
+    pub fn with_on_shrink(mut self, rule: OnShrink) -> Self {
+        self.on_shrink = rule;
+        self
+    }
+
+    /// Sets the inspector.
+    #[must_use]
+    pub fn with_inspector(mut self, inspector: Arc<dyn BlockInspector>) -> Self {
+        self.inspector = Some(inspector);
+        self
+    }
+}
+
+/// What became of something that was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is part of the backup.
+    Stored(Stored),
+    /// The file did not exist when it was to be opened. Whether that is allowed is the engine's decision.
+    Vanished,
+}
+
+impl Put {
+    /// What was stored, unless the file had vanished.
+    #[must_use]
+    pub fn stored(self) -> Option<Stored> {
+        match self {
+            Self::Stored(stored) => Some(stored),
+            Self::Vanished => None,
+        }
+    }
+}
+
+/// How much of an entry had to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stored {
+    /// Length of the entry in bytes.
+    pub len: u64,
+    /// Bytes of it that were not in the repository.
+    pub new_bytes: u64,
+    /// Whether it was taken from the parent without being read.
+    pub unread: bool,
+}
+
+/// Takes the entries of one backup. Shared by all tasks of an engine.
+///
+/// Nothing that is put here is visible to anyone before the session commits, and an engine cannot commit.
+///
+/// # Cancel safety
+/// Every method may be dropped at any time: the entry is then part of the backup or not, and the session must not be
+/// committed by anyone who does not know which (orchestration never commits a session whose engine failed).
+#[async_trait]
+pub trait BackupSink: Debug + Send + Sync {
+    /// Stores a local file. Returns when all of its content has been read and sealed, not when it is durable.
+    ///
+    /// # Errors
+    /// [`Environment`](crate::ErrorKind::Environment) when it cannot be read; the session's own error when the store has
+    /// failed in the meantime; [`InvalidInput`](crate::ErrorKind::InvalidInput) when the path was already put.
+    async fn put_file(&self, file: LocalFile) -> Result<Put>;
+
+    /// Stores the bytes of `body` as one entry. Pieces may have any size; memory stays bounded whatever their number.
+    ///
+    /// # Errors
+    /// Those of `body` unchanged, and those of [`put_file`](Self::put_file).
+    async fn put_stream(
+        &self,
+        meta: EntryMeta,
+        body: BoxStream<'_, Result<Bytes>>,
+        inspector: Option<Arc<dyn BlockInspector>>,
+    ) -> Result<Stored>;
+
+    /// Takes the content of `meta`'s identity from the parent backup, if it has it, without reading anything.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when `meta` has no identity or its path was already put.
+    async fn reuse(&self, meta: EntryMeta) -> Result<Option<Stored>>;
+
+    /// How many [`put_file`](Self::put_file) calls at a time keep the pipeline busy.
+    fn concurrency(&self) -> usize;
+}
+
+/// Conveniences over [`BackupSink`].
+#[async_trait]
+pub trait BackupSinkExt: BackupSink {
+    /// Stores `bytes` as one entry.
+    async fn put_bytes(&self, meta: EntryMeta, bytes: Bytes) -> Result<Stored> {
+        self.put_stream(meta, futures::stream::once(async { Ok(bytes) }).boxed(), None).await
+    }
+
+    /// Stores an entry without content: a folder, a link.
+    async fn put_node(&self, meta: EntryMeta) -> Result<()> {
+        self.put_stream(meta, futures::stream::empty().boxed(), None).await.map(drop)
+    }
+
+    /// Stores many local files, as many at a time as keep the pipeline busy. `each` is called with the outcome of every
+    /// file, in no particular order, and may stop everything by an error.
+    async fn put_files<I, F>(&self, files: I, mut each: F) -> Result<()>
+    where
+        I: IntoIterator<Item = LocalFile> + Send,
+        I::IntoIter: Send,
+        F: FnMut(&EntryMeta, Put) -> Result<()> + Send,
+    {
+        let mut outcomes = futures::stream::iter(files.into_iter().map(|file| async move {
+            let meta = file.meta.clone();
+            self.put_file(file).await.map(|put| (meta, put))
+        }))
+        .buffer_unordered(self.concurrency());
+        while let Some((meta, put)) = outcomes.try_next().await? {
+            each(&meta, put)?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: BackupSink + ?Sized> BackupSinkExt for T {}

@@ -1,0 +1,193 @@
+//! What an engine restores from.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::BackupRecord;
+use crate::entry::{EntryInfo, EntryPath, Selector};
+use crate::error::{Error, Result};
+
+/// How much of the repository a restore touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[non_exhaustive]
+pub struct Footprint {
+    /// Number of entries.
+    pub entries: u64,
+    /// Bytes of content when restored.
+    pub bytes: u64,
+    /// Stored objects that must be read.
+    pub objects: u64,
+    /// Stored bytes that must be read, at most.
+    pub stored_bytes: u64,
+}
+
+/// What extraction does with a file that already exists in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// The target must not contain it: an error.
+    #[default]
+    Refuse,
+    /// It is compared block by block and only what differs is fetched and written. Files that are not part of the backup are
+    /// removed from the extracted folders at the end, before the entries of [`Extract::last`] are written.
+    Delta,
+}
+
+/// An order to write entries of a backup into directories.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Extract {
+    /// Where entries go. Must exist.
+    pub root: PathBuf,
+    /// Folders of the backup that go elsewhere: entries at or below the path go into the directory instead. Each directory
+    /// must exist; the longest matching path wins.
+    pub elsewhere: Vec<(EntryPath, PathBuf)>,
+    /// Which entries.
+    pub selector: Selector,
+    /// Entries that are left out although they are selected (the engine writes them itself).
+    pub except: Vec<EntryPath>,
+    /// Entries that are written after everything else is durable, and then made durable themselves: what makes the target
+    /// startable (PostgreSQL: `global/pg_control`). An interrupted extraction leaves none of them behind.
+    pub last: Vec<EntryPath>,
+    /// What to do with files that exist.
+    pub existing: Existing,
+    /// Paths relative to their root that [`Existing::Delta`] leaves alone although they are not part of the backup.
+    pub keep: Vec<EntryPath>,
+}
+
+impl Extract {
+    /// Everything into `root`, which must be empty.
+    pub fn into_dir(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            elsewhere: Vec::new(),
+            selector: Selector::all(),
+            except: Vec::new(),
+            last: Vec::new(),
+            existing: Existing::Refuse,
+            keep: Vec::new(),
+        }
+    }
+
+    /// Sends a folder elsewhere.
+    #[must_use]
+    pub fn with_elsewhere(mut self, folder: EntryPath, dir: impl Into<PathBuf>) -> Self {
+        self.elsewhere.push((folder, dir.into()));
+        self
+    }
+
+    /// Chooses entries.
+    #[must_use]
+    pub fn with_selector(mut self, selector: Selector) -> Self {
+        self.selector = selector;
+        self
+    }
+
+    /// Leaves entries out.
+    #[must_use]
+    pub fn with_except(mut self, except: impl IntoIterator<Item = EntryPath>) -> Self {
+        self.except.extend(except);
+        self
+    }
+
+    /// Sets what is written last.
+    #[must_use]
+    pub fn with_last(mut self, last: impl IntoIterator<Item = EntryPath>) -> Self {
+        self.last.extend(last);
+        self
+    }
+
+    /// Sets what happens to files that exist.
+    #[must_use]
+    pub fn with_existing(mut self, existing: Existing) -> Self {
+        self.existing = existing;
+        self
+    }
+
+    /// Leaves paths of the target alone.
+    #[must_use]
+    pub fn with_keep(mut self, keep: impl IntoIterator<Item = EntryPath>) -> Self {
+        self.keep.extend(keep);
+        self
+    }
+}
+
+/// What an extraction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[non_exhaustive]
+pub struct Extracted {
+    /// Files, folders and links that the target now has.
+    pub entries: u64,
+    /// Bytes of content that the target now has.
+    pub bytes: u64,
+    /// Bytes that were written; less than `bytes` when the target already had some.
+    pub written_bytes: u64,
+    /// Files of the target that were removed because the backup does not have them.
+    pub removed: u64,
+}
+
+/// One committed backup, opened for reading. Everything that is returned has been authenticated.
+#[async_trait]
+pub trait BackupSource: Debug + Send + Sync {
+    /// The backup's record.
+    fn record(&self) -> &BackupRecord;
+
+    /// The entries of `selector`, sorted by path.
+    fn entries(&self, selector: Selector) -> BoxStream<'_, Result<EntryInfo>>;
+
+    /// One entry, if the backup has it.
+    ///
+    /// # Errors
+    /// [`Damaged`](crate::ErrorKind::Damaged), [`Unavailable`](crate::ErrorKind::Unavailable).
+    async fn entry(&self, path: &EntryPath) -> Result<Option<EntryInfo>>;
+
+    /// Bytes of an entry's content, in order, in pieces of at most 1 MiB. The range must lie inside of the entry.
+    fn read(&self, path: &EntryPath, range: Range<u64>) -> BoxStream<'_, Result<Bytes>>;
+
+    /// What a restore of `selector` has to read.
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry).
+    async fn footprint(&self, selector: &Selector) -> Result<Footprint>;
+
+    /// Writes entries into directories: in parallel, durable when it returns, and restartable: repeated after an
+    /// interruption with [`Existing::Delta`], it fetches only what is missing.
+    ///
+    /// Paths never leave the directories of the order, also not through symbolic links that lie in them.
+    ///
+    /// # Errors
+    /// [`Damaged`](crate::ErrorKind::Damaged) when stored content is not what it must be,
+    /// [`Environment`](crate::ErrorKind::Environment) when the target cannot be written,
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when a file exists and [`Existing::Refuse`] was ordered.
+    async fn extract(&self, order: Extract, cancel: &CancellationToken) -> Result<Extracted>;
+}
+
+/// Conveniences over [`BackupSource`].
+#[async_trait]
+pub trait BackupSourceExt: BackupSource {
+    /// The whole content of a small entry.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the backup has no such entry or it is longer than `limit`.
+    async fn read_small(&self, path: &EntryPath, limit: u64) -> Result<Bytes> {
+        let Some(entry) = self.entry(path).await? else {
+            return Err(Error::invalid(format!("backup {} has no entry {path}", self.record().id)));
+        };
+        if entry.len > limit {
+            return Err(Error::invalid(format!("entry {path} has {} bytes, more than {limit}", entry.len)));
+        }
+        let mut content = Vec::new();
+        let mut pieces = self.read(path, 0..entry.len);
+        while let Some(piece) = pieces.next().await {
+            content.extend_from_slice(&piece?);
+        }
+        Ok(content.into())
+    }
+}
+
+impl<T: BackupSource + ?Sized> BackupSourceExt for T {}

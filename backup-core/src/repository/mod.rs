@@ -1,0 +1,95 @@
+//! What engines' orchestration needs of a repository. `backup-storage` is the real one.
+
+#[cfg(any(test, feature = "test-util"))]
+mod memory;
+mod verify;
+
+pub use verify::{Damage, VerifyLevel, VerifyReport};
+
+use std::fmt::{Debug, Display};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::catalog::{BackupRecord, Catalog};
+use crate::engine::{BackupSink, BackupSource, Work};
+use crate::error::Result;
+use crate::id::{BackupId, ServiceId, SessionId};
+use crate::snapshot::Snapshot;
+
+/// From where a new backup takes content that is already stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ParentChoice {
+    /// The newest backup of the same engine and source, if there is one.
+    #[default]
+    Newest,
+    /// Nothing: everything is stored anew.
+    None,
+    /// This backup.
+    Backup(BackupId),
+}
+
+/// Everything stored for one service.
+#[async_trait]
+pub trait Repository: Debug + Display + Send + Sync + 'static {
+    /// Whose repository it is.
+    fn service(&self) -> &ServiceId;
+
+    /// The catalog as of now, including what other writers have committed.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) or [`Damaged`](crate::ErrorKind::Damaged).
+    async fn catalog(&self) -> Result<Arc<Catalog>>;
+
+    /// Opens a session: a backup that nobody sees until it is committed.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave an open session behind, which holds nothing but its pins until it is fenced.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the chosen parent does not exist.
+    async fn begin(&self, parent: ParentChoice, work: &Work) -> Result<Box<dyn BackupSession>>;
+
+    /// Opens a backup for reading.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when it does not exist, [`Damaged`](crate::ErrorKind::Damaged)
+    /// when its manifest is not what was committed.
+    async fn open(&self, backup: BackupId) -> Result<Arc<dyn BackupSource>>;
+
+    /// Checks what is stored, without restoring anything. Damage is reported, not returned as an error.
+    ///
+    /// # Errors
+    /// When checking itself was not possible.
+    async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport>;
+}
+
+/// A backup in the making.
+///
+/// Dropping it never commits. What it has stored stays as known garbage, and may be reused by the next session.
+#[async_trait]
+pub trait BackupSession: Debug + Send {
+    /// Its id.
+    fn id(&self) -> SessionId;
+
+    /// The backup whose content it reuses.
+    fn parent(&self) -> Option<&BackupRecord>;
+
+    /// Where an engine puts entries.
+    fn sink(&self) -> Arc<dyn BackupSink>;
+
+    /// Waits until everything is durable, then makes the backup visible in one atomic step.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the backup is visible or not; [`Repository::catalog`] tells.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) when the session was fenced in the meantime.
+    async fn commit(self: Box<Self>, snapshot: Snapshot) -> Result<BackupRecord>;
+
+    /// Gives up and says so in the catalog.
+    ///
+    /// # Errors
+    /// When the store cannot be reached; the session is then fenced later by others.
+    async fn abort(self: Box<Self>) -> Result<()>;
+}

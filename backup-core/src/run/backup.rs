@@ -1,0 +1,75 @@
+//! Taking a backup.
+
+use crate::catalog::BackupRecord;
+use crate::engine::{BackupContext, BackupEngine, Work};
+use crate::error::{Error, Result};
+use crate::repository::{ParentChoice, Repository};
+use crate::snapshot::Severity;
+
+/// How a backup is taken.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct BackupOptions {
+    /// From where stored content is reused.
+    pub parent: ParentChoice,
+}
+
+impl BackupOptions {
+    /// Stores everything anew.
+    #[must_use]
+    pub fn full() -> Self {
+        Self { parent: ParentChoice::None }
+    }
+}
+
+/// Takes a backup of `engine` into `repository` and commits it.
+///
+/// A deployment with a [blocker](Severity::Blocker) is refused before anything is written. A parent of another source is
+/// never used: content is compared only with a backup of the same deployment.
+///
+/// # Cancel safety
+/// Dropping the future, or cancelling `work`, leaves no visible backup unless the commit had already landed.
+///
+/// # Errors
+/// Those of the engine and of the repository. When the engine fails, the session is closed as far as the store allows and
+/// the engine's error is returned.
+#[tracing::instrument(skip_all, fields(%engine, %repository))]
+pub async fn backup(
+    repository: &dyn Repository,
+    engine: &dyn BackupEngine,
+    options: BackupOptions,
+    work: &Work,
+) -> Result<BackupRecord> {
+    let deployment = work.run(engine.inspect()).await?;
+    if let Some(blocker) = deployment.findings.iter().find(|f| f.severity == Severity::Blocker) {
+        return Err(Error::environment(format!("{engine} cannot be backed up: {blocker}")));
+    }
+    let parent = match options.parent {
+        ParentChoice::Newest => {
+            let catalog = work.run(repository.catalog()).await?;
+            let own = |b: &&BackupRecord| {
+                b.snapshot.engine == engine.descriptor().name && b.snapshot.source == deployment.source
+            };
+            catalog
+                .backups()
+                .filter(own)
+                .max_by_key(|b| (b.ended_at, b.id))
+                .map_or(ParentChoice::None, |b| ParentChoice::Backup(b.id))
+        }
+        chosen => chosen,
+    };
+    let session = work.run(repository.begin(parent, work)).await?;
+    let cx = BackupContext::new(work.clone(), session.sink(), session.parent().cloned());
+    let snapshot = match work.run(engine.backup(&cx)).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            // The engine's error is what the caller needs; a session that could not be closed is fenced later.
+            if let Err(closing) = session.abort().await {
+                tracing::warn!(error = %closing, "the session of a failed backup could not be closed");
+            }
+            return Err(error);
+        }
+    };
+    drop(cx);
+    work.run(session.commit(snapshot)).await
+}

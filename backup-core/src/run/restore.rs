@@ -1,0 +1,120 @@
+//! Planning and doing a restore.
+
+use std::sync::Arc;
+
+use crate::catalog::{BackupRecord, Catalog};
+use crate::engine::{BackupEngine, BackupSource, CheckContext, CheckReport, Footprint, RestoreContext, Restored, Work};
+use crate::entry::Selector;
+use crate::error::{Error, Result};
+use crate::id::BackupId;
+use crate::repository::Repository;
+use crate::snapshot::{Finding, Severity};
+use crate::target::{Goal, RecoveryTarget};
+
+/// What a restore would do, before it does anything.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RestorePlan {
+    /// The backup that is restored.
+    pub backup: BackupRecord,
+    /// What is to be reached.
+    pub target: RecoveryTarget,
+    /// Which of its entries.
+    pub selector: Selector,
+    /// What is read from the repository.
+    pub footprint: Footprint,
+    /// What the engine says about the target. A [blocker](Severity::Blocker) means that the restore would be refused.
+    pub findings: Vec<Finding>,
+    source: Arc<dyn BackupSource>,
+}
+
+impl RestorePlan {
+    /// Why the restore would be refused.
+    pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|f| f.severity == Severity::Blocker)
+    }
+}
+
+/// Plans the restore of `target` from `repository` into the deployment of `engine`. Writes nothing.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the target cannot be reached; the message says what can.
+#[tracing::instrument(skip_all, fields(%engine, %repository, %target))]
+pub async fn plan_restore(
+    repository: &dyn Repository,
+    engine: &dyn BackupEngine,
+    target: RecoveryTarget,
+    selector: Selector,
+    work: &Work,
+) -> Result<RestorePlan> {
+    let catalog = work.run(repository.catalog()).await?;
+    let backup = choose(&catalog, engine.descriptor().name, &target)?.clone();
+    let source = work.run(repository.open(backup.id)).await?;
+    let footprint = work.run(source.footprint(&selector)).await?;
+    if footprint.entries == 0 && !selector.is_all() {
+        return Err(Error::invalid(format!("the selection matches nothing in backup {}", backup.id)));
+    }
+    let cx = RestoreContext::new(work.clone(), Arc::clone(&source), target.clone()).with_selector(selector.clone());
+    let findings = work.run(engine.assess_restore(&cx)).await?;
+    Ok(RestorePlan { backup, target, selector, footprint, findings, source })
+}
+
+/// Does what `plan` says.
+///
+/// # Cancel safety
+/// Dropping the future, or cancelling `work`, leaves a target that does not start; the same restore can be repeated.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the plan has blockers; otherwise those of the engine.
+#[tracing::instrument(skip_all, fields(%engine, backup = %plan.backup.id))]
+pub async fn restore(engine: &dyn BackupEngine, plan: &RestorePlan, work: &Work) -> Result<Restored> {
+    if let Some(blocker) = plan.blockers().next() {
+        return Err(Error::invalid(format!("restore into {engine} is refused: {blocker}")));
+    }
+    let cx = RestoreContext::new(work.clone(), Arc::clone(&plan.source), plan.target.clone())
+        .with_selector(plan.selector.clone());
+    work.run(engine.restore(&cx)).await
+}
+
+/// Lets the engine check the stored backup `backup`, offline.
+///
+/// # Errors
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when there is no such backup; otherwise those of reading it.
+pub async fn check(
+    repository: &dyn Repository,
+    engine: &dyn BackupEngine,
+    backup: BackupId,
+    work: &Work,
+) -> Result<CheckReport> {
+    let source = work.run(repository.open(backup)).await?;
+    work.run(engine.check(&CheckContext::new(work.clone(), source))).await
+}
+
+fn choose<'a>(catalog: &'a Catalog, engine: &str, target: &RecoveryTarget) -> Result<&'a BackupRecord> {
+    match &target.goal {
+        Goal::Latest => catalog
+            .backups()
+            .filter(|b| b.snapshot.engine == engine)
+            .max_by_key(|b| (b.ended_at, b.id))
+            .ok_or_else(|| Error::invalid(format!("there is no {engine} backup to restore"))),
+        Goal::Backup(id) => {
+            let backup = catalog.backup(*id).ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?;
+            if backup.snapshot.engine != engine {
+                return Err(Error::invalid(format!(
+                    "backup {id} is of engine {}, not of {engine}",
+                    backup.snapshot.engine
+                )));
+            }
+            Ok(backup)
+        }
+        goal @ (Goal::Time(_) | Goal::Position(_) | Goal::Named(_)) => Err(Error::invalid(format!(
+            "{target} cannot be reached: no change log is captured for this service; only the ends of its backups can be \
+             restored, name one of them instead of {}",
+            match goal {
+                Goal::Time(_) => "a time",
+                Goal::Position(_) => "a position",
+                _ => "a restore point",
+            }
+        ))),
+    }
+}
