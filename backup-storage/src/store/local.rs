@@ -1,0 +1,159 @@
+//! A directory on local disk: created private, checked when opened, synced when written.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use object_store::local::LocalFileSystem;
+
+use crate::error::{self, Error, Result};
+
+use super::{ObjectName, Store, StoreSettings, Traits};
+
+impl Store {
+    /// The store in the directory `dir`, which is created (readable by its owner only) when it does not exist.
+    ///
+    /// Every object is synced to the disk together with its directories before its put succeeds. Objects appear by
+    /// hard link, so the file system must support those (FAT and some network mounts do not). The calling thread blocks
+    /// for a few file operations.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::error::ErrorKind::InvalidInput) for a relative path,
+    /// [`Environment`](crate::error::ErrorKind::Environment) when the directory cannot be created, read or written.
+    pub fn local(dir: &Path) -> Result<Self> {
+        Self::local_with(dir, StoreSettings::default())
+    }
+
+    pub(super) fn local_with(dir: &Path, settings: StoreSettings) -> Result<Self> {
+        if !dir.is_absolute() {
+            return Err(Error::invalid(format!("store directory {} must be an absolute path", dir.display())));
+        }
+        create_private(dir).map_err(|error| refused(dir, "create", error))?;
+        let metadata = std::fs::metadata(dir).map_err(|error| refused(dir, "read", error))?;
+        if !metadata.is_dir() {
+            return Err(Error::environment(format!("store directory {} is not a directory", dir.display())));
+        }
+        std::fs::read_dir(dir).map_err(|error| refused(dir, "read", error))?;
+        warn_if_writable_by_others(dir, &metadata);
+        let inner = LocalFileSystem::new_with_prefix(dir)
+            .map_err(|error| error::store_error("open", &dir.display().to_string(), error))?
+            .with_fsync(true);
+        let traits = Traits { sorted_listing: false, root: Some(Arc::from(dir)) };
+        let store = Self::build(Arc::new(inner), traits, settings);
+        store.check_writable(dir)?;
+        Ok(store)
+    }
+
+    /// Writes, links and removes a file whose name no object can have and no listing shows.
+    fn check_writable(&self, dir: &Path) -> Result<()> {
+        let unique = u64::from_le_bytes(self.env().random());
+        let (staged, linked) = (dir.join(format!("check#{unique}")), dir.join(format!("check#{unique}0")));
+        let outcome = std::fs::write(&staged, b"check")
+            .map_err(|error| refused(dir, "write to", error))
+            .and_then(|()| std::fs::hard_link(&staged, &linked).map_err(|error| refused(dir, "hard-link in", error)));
+        let cleaned = [&linked, &staged].into_iter().filter(|path| path.exists()).try_for_each(std::fs::remove_file);
+        outcome.and(cleaned.map_err(|error| refused(dir, "delete from", error)))
+    }
+
+    /// Syncs an object that was found to be ours after a put whose outcome was lost: the put may have linked the
+    /// file and failed to sync the directories.
+    pub(super) async fn settle(&self, name: &ObjectName) -> Result<()> {
+        let Some(root) = self.shared.traits.root.clone() else { return Ok(()) };
+        let full = self.full(name.as_str());
+        let file = root.join(&full);
+        let synced = tokio::task::spawn_blocking(move || {
+            std::fs::File::open(&file)?.sync_all()?;
+            for dir in file.ancestors().skip(1).take_while(|dir| dir.starts_with(&root)) {
+                std::fs::File::open(dir)?.sync_all()?;
+            }
+            Ok(())
+        });
+        match synced.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::io(format!("sync {full}"), error)),
+            Err(error) => Err(Error::internal(format!("sync {full}: the task failed")).with_source(error)),
+        }
+    }
+}
+
+fn refused(dir: &Path, what: &str, error: io::Error) -> Error {
+    Error::environment(format!("cannot {what} store directory {}: {error}", dir.display())).with_source(error)
+}
+
+/// Creates a directory and its missing parents, private to the owner, and syncs what was created.
+fn create_private(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_private(parent)?;
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(dir) {
+        // Somebody else was faster; whether it is usable is checked by the caller.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        outcome => outcome?,
+    }
+    #[cfg(unix)]
+    if let Some(parent) = parent {
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn warn_if_writable_by_others(dir: &Path, metadata: &std::fs::Metadata) {
+    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+    if mode & 0o022 != 0 {
+        tracing::warn!(dir = %dir.display(), mode = format!("{:o}", mode & 0o777), "others may write to the store directory");
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_writable_by_others(_dir: &Path, _metadata: &std::fs::Metadata) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_missing_directory_is_created_for_its_owner_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("a/b");
+        let store = Store::local(&dir).unwrap();
+        assert!(store.to_string().starts_with("Store(LocalFileSystem(file:///"), "{store}");
+        #[cfg(unix)]
+        for made in [&dir, &temp.path().join("a")] {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(made).unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o700);
+        }
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "the check leaves nothing behind");
+        Store::local(&dir).unwrap();
+    }
+
+    #[test]
+    fn unusable_directories_are_refused_with_the_reason() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        for dir in [file.clone(), file.join("below")] {
+            let error = Store::local(&dir).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Environment, "{error}");
+        }
+        assert_eq!(Store::local(Path::new("relative")).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[tokio::test]
+    async fn an_object_found_to_be_ours_is_synced() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::local(temp.path()).unwrap().at("s").unwrap();
+        let name = ObjectName::new("a/b").unwrap();
+        assert_eq!(store.create(&name, "body").await.unwrap(), super::super::Created::New);
+        assert_eq!(store.create(&name, "body").await.unwrap(), super::super::Created::AlreadyOurs);
+        assert!(store.settle(&ObjectName::new("missing").unwrap()).await.is_err());
+    }
+}
