@@ -84,7 +84,8 @@ pub use epoch::{EpochFingerprint, EpochId, EpochKey};
 pub use error::{Error, ErrorKind, Result};
 pub use hasher::{ContentHasher, HashKey};
 pub use object::{
-    MAX_SEGMENT, MAX_SEGMENTS, ObjectContext, ObjectHeader, ObjectKind, ObjectOpener, ObjectSealer, SegmentHeader, TAG_LEN,
+    MAX_SEGMENT, MAX_SEGMENTS, ObjectContext, ObjectHeader, ObjectKind, ObjectOpener, ObjectSealer, SegmentHeader,
+    TAG_LEN,
 };
 pub use recipients::{
     Identity, KeyWrapper, Passphrase, PassphraseParams, RawKey, Recipient, RecipientId, RecipientKind, WrapContext,

@@ -87,8 +87,13 @@ mod tests {
 
     #[test]
     fn only_the_canonical_text_is_accepted() {
-        for text in ["", "00", "00112233445566778899AABBCCDDEEFF", "00112233445566778899aabbccddeefg", "0011223344556677é99aabbccddeef"]
-        {
+        for text in [
+            "",
+            "00",
+            "00112233445566778899AABBCCDDEEFF",
+            "00112233445566778899aabbccddeefg",
+            "0011223344556677é99aabbccddeef",
+        ] {
             assert!(text.parse::<RepositoryId>().is_err(), "{text}");
         }
     }

@@ -1,5 +1,7 @@
 //! Wrapping and unwrapping epoch keys, for every kind of recipient.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
 use std::fmt;
 use std::sync::Mutex;
 
@@ -60,7 +62,10 @@ fn a_wrong_secret_is_a_clear_error() {
         let error = wrong.unwrap(&wrap, setup.repository, EPOCH).unwrap_err();
         assert!(matches!(&error, Error::WrongSecret { recipient, .. } if recipient == wrap.recipient()), "{error}");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert_eq!(error.to_string(), format!("the {} does not open the key wrapped for {}", wrap.kind(), wrap.recipient()));
+        assert_eq!(
+            error.to_string(),
+            format!("the {} does not open the key wrapped for {}", wrap.kind(), wrap.recipient())
+        );
     }
 }
 
@@ -122,7 +127,9 @@ fn a_hostile_wrap_cannot_demand_memory_or_time() {
     let (wrap, identity, _) = wraps(&setup).remove(0);
     let params = 36 + wrap.recipient().as_str().len() + 32;
     // A 100 GiB wrap, endless passes, and each at its own limit but together too much.
-    for (memory_kib, passes) in [(100 << 20, 1), (64, u32::MAX), (PassphraseParams::MAX_MEMORY_KIB, PassphraseParams::MAX_PASSES)] {
+    for (memory_kib, passes) in
+        [(100 << 20, 1), (64, u32::MAX), (PassphraseParams::MAX_MEMORY_KIB, PassphraseParams::MAX_PASSES)]
+    {
         let mut hostile = wrap.encode();
         hostile[params..params + 4].copy_from_slice(&u32::to_le_bytes(memory_kib));
         hostile[params + 4..params + 8].copy_from_slice(&u32::to_le_bytes(passes));
@@ -135,7 +142,9 @@ fn a_hostile_wrap_cannot_demand_memory_or_time() {
 #[test]
 fn costs_are_bounded() {
     assert!(PassphraseParams::new(64 << 10, 3, 4).is_ok());
-    for (memory_kib, passes, lanes) in [(7, 1, 1), (15, 1, 2), (64, 0, 1), (64, 1, 0), (64, 1, 17), ((1 << 20) + 1, 1, 1)] {
+    for (memory_kib, passes, lanes) in
+        [(7, 1, 1), (15, 1, 2), (64, 0, 1), (64, 1, 0), (64, 1, 17), ((1 << 20) + 1, 1, 1)]
+    {
         assert!(PassphraseParams::new(memory_kib, passes, lanes).is_err(), "{memory_kib} {passes} {lanes}");
     }
 }
@@ -196,7 +205,8 @@ fn nothing_secret_is_printed() {
 #[test]
 fn a_public_key_of_low_order_wraps_nothing() {
     let setup = setup(10);
-    let refused = Recipient::from(X25519PublicKey::from_bytes([0; 32])).wrap(&setup.key, setup.repository, EPOCH, &setup.entropy);
+    let refused =
+        Recipient::from(X25519PublicKey::from_bytes([0; 32])).wrap(&setup.key, setup.repository, EPOCH, &setup.entropy);
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
@@ -234,7 +244,12 @@ impl KeyWrapper for Vault {
 
     async fn unwrap(&self, context: &WrapContext<'_>, sealed: &[u8]) -> Result<EpochKey> {
         if self.sealed {
-            return Err(Error::from_service(ErrorKind::Unavailable, "unwrap", self.recipient_id(), "the vault is sealed"));
+            return Err(Error::from_service(
+                ErrorKind::Unavailable,
+                "unwrap",
+                self.recipient_id(),
+                "the vault is sealed",
+            ));
         }
         let (kept_for, mut key) = self.kept.lock().unwrap()[usize::from(sealed[0])].clone();
         assert_eq!(kept_for, context.associated_data());

@@ -125,6 +125,9 @@ mod tests {
             bytes[offset] = 0x40;
             assert!(matches!(ObjectHeader::parse(&bytes), Err(Error::Unsupported { found: 0x40, .. })), "{offset}");
         }
-        assert!(matches!(ObjectHeader::parse(&header.encode()[..79]), Err(Error::Truncated { needed: 80, found: 79, .. })));
+        assert!(matches!(
+            ObjectHeader::parse(&header.encode()[..79]),
+            Err(Error::Truncated { needed: 80, found: 79, .. })
+        ));
     }
 }

@@ -126,6 +126,9 @@ impl ObjectSealer {
 
 impl fmt::Debug for ObjectSealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ObjectSealer").field("name", &self.name).field("suite", &self.header.suite).finish_non_exhaustive()
+        f.debug_struct("ObjectSealer")
+            .field("name", &self.name)
+            .field("suite", &self.header.suite)
+            .finish_non_exhaustive()
     }
 }

@@ -147,7 +147,9 @@ impl Recipient {
         entropy: &dyn Entropy,
     ) -> Result<WrappedKey> {
         match self {
-            Self::Passphrase(passphrase, params) => passphrase::wrap(passphrase, *params, key, repository, epoch, entropy),
+            Self::Passphrase(passphrase, params) => {
+                passphrase::wrap(passphrase, *params, key, repository, epoch, entropy)
+            }
             Self::RawKey(raw) => raw::wrap(raw, key, repository, epoch, entropy),
             Self::X25519(public) => x25519::wrap(public, key, repository, epoch, entropy),
         }

@@ -173,15 +173,16 @@ pub(super) fn wrap(
     let kind = RecipientKind::X25519;
     WrappedKey::build(kind, public.id(), repository, epoch, Vec::new(), SEALED_LEN, |context| {
         let recipient = PublicKey::from_bytes(&public.0).map_err(invalid)?;
-        let (encapsulated, sealed_key) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-            &OpModeS::Base,
-            &recipient,
-            kdf::WRAP,
-            key.expose(),
-            context,
-            &mut Rng(entropy),
-        )
-        .map_err(invalid)?;
+        let (encapsulated, sealed_key) =
+            hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+                &OpModeS::Base,
+                &recipient,
+                kdf::WRAP,
+                key.expose(),
+                context,
+                &mut Rng(entropy),
+            )
+            .map_err(invalid)?;
         let mut sealed = Vec::with_capacity(SEALED_LEN);
         sealed.extend_from_slice(&encapsulated.to_bytes());
         sealed.extend_from_slice(&sealed_key);

@@ -26,13 +26,7 @@ impl Cipher for Ring {
         Ok(tag)
     }
 
-    fn open(
-        &self,
-        nonce: [u8; NONCE_LEN],
-        aad: &[u8],
-        in_out: &mut [u8],
-        tag: [u8; TAG_LEN],
-    ) -> Result<(), Refused> {
+    fn open(&self, nonce: [u8; NONCE_LEN], aad: &[u8], in_out: &mut [u8], tag: [u8; TAG_LEN]) -> Result<(), Refused> {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let opened = self.0.open_in_place_separate_tag(nonce, Aad::from(aad), tag.into(), in_out, 0..);
         opened.map(drop).map_err(|_| Refused)
