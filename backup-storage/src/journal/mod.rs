@@ -1,0 +1,305 @@
+//! The journal: numbered commits by create-only puts, folded into a state.
+//!
+//! Entry N+1 is written by whoever creates it first. A writer that loses folds what the winner wrote, asks the state again
+//! whether its own events still fit, and tries the next number. That one rule makes every commit atomic and every reader's
+//! state a prefix of the same history, on any store that has an exclusive create.
+//!
+//! Entries are never deleted: a number that could be used twice could be committed twice. A journal that is damaged beyond
+//! reading is succeeded by a new *generation* that is rebuilt from packs; writers of the old generation find out after
+//! their next create and report a conflict.
+
+mod entry;
+
+pub(crate) use entry::{Entry, FORMAT, Genesis, PlainObject};
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use backup_core::env::Env;
+use backup_crypto::ObjectKind;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use minicbor::{Decode, Encode};
+use tokio::sync::Mutex;
+
+use crate::envelope;
+use crate::error::{Error, Result};
+use crate::keyring::Keyring;
+use crate::layout;
+use crate::store::{Created, ObjectName, Store};
+
+/// How many entries are fetched at the same time when a journal is opened.
+const FETCH_AHEAD: usize = 16;
+
+/// A state that is the fold of events.
+pub(crate) trait Fold: Default + Clone + Debug + Send + Sync + 'static {
+    /// What it is folded from.
+    type Event: Encode<()> + for<'b> Decode<'b, ()> + Clone + Debug + Send + Sync;
+
+    /// The state after `event`; unchanged when the event is refused.
+    fn apply(&mut self, event: &Self::Event) -> std::result::Result<(), backup_core::Error>;
+}
+
+impl Fold for backup_core::catalog::Catalog {
+    type Event = backup_core::catalog::Event;
+
+    fn apply(&mut self, event: &Self::Event) -> std::result::Result<(), backup_core::Error> {
+        Ok(Self::apply(self, event)?)
+    }
+}
+
+/// The journal of one repository, over the state `F`.
+#[derive(Debug)]
+pub(crate) struct Journal<F> {
+    store: Store,
+    keyring: Keyring,
+    env: Env,
+    head: Mutex<Option<Head<F>>>,
+}
+
+/// A prefix of the history, folded.
+#[derive(Debug, Clone)]
+struct Head<F> {
+    generation: u32,
+    number: u64,
+    digest: [u8; 32],
+    genesis: Arc<Genesis>,
+    state: Arc<F>,
+}
+
+/// What is known of a commit that has landed.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed<F> {
+    /// The state after it.
+    pub(crate) state: Arc<F>,
+    /// The entry's generation, number and digest.
+    pub(crate) place: Place,
+}
+
+/// Which entry, and what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Place {
+    #[n(0)]
+    pub(crate) generation: u32,
+    #[n(1)]
+    pub(crate) number: u64,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub(crate) digest: [u8; 32],
+}
+
+impl<F: Fold> Journal<F> {
+    /// A journal whose entries are read at the first use.
+    pub(crate) fn new(store: Store, keyring: Keyring, env: Env) -> Self {
+        Self { store, keyring, env, head: Mutex::new(None) }
+    }
+
+    /// Begins `generation` by its first entry.
+    ///
+    /// # Errors
+    /// Conflict when somebody else has begun it.
+    pub(crate) async fn begin(&self, generation: u32, genesis: Genesis, events: Vec<F::Event>) -> Result<()> {
+        let mut state = F::default();
+        events.iter().try_for_each(|event| state.apply(event)).map_err(Error::from)?;
+        let (name, object) = self.entry(generation, 1, [0; 32], Some(genesis.clone()), events)?;
+        let digest = *blake3::hash(&object).as_bytes();
+        match self.store.create(&name, object).await? {
+            Created::New | Created::AlreadyOurs => {
+                let head = Head { generation, number: 1, digest, genesis: Arc::new(genesis), state: Arc::new(state) };
+                *self.head.lock().await = Some(head);
+                Ok(())
+            }
+            Created::Conflict => Err(Error::conflict(format!("object {name} already exists"))),
+        }
+    }
+
+    fn entry(
+        &self,
+        generation: u32,
+        number: u64,
+        previous: [u8; 32],
+        genesis: Option<Genesis>,
+        events: Vec<F::Event>,
+    ) -> Result<(ObjectName, Bytes)> {
+        let entry = Entry { number, previous, nonce: self.env.random(), at: self.env.now(), genesis, events };
+        let name = layout::entry(generation, number)?;
+        let plaintext =
+            minicbor::to_vec(&entry).map_err(|e| Error::internal("an entry cannot be encoded").with_source(e))?;
+        let object = envelope::seal(&self.keyring, ObjectKind::Journal, &name, &plaintext)?;
+        Ok((name, object.into()))
+    }
+
+    /// The state as of now.
+    ///
+    /// # Errors
+    /// Damaged when the history is not whole.
+    pub(crate) async fn refresh(&self) -> Result<Arc<F>> {
+        let mut head = self.head.lock().await;
+        let head = self.catch_up(&mut head).await?;
+        Ok(Arc::clone(&head.state))
+    }
+
+    /// What the current generation began with.
+    pub(crate) async fn genesis(&self) -> Result<(u32, Arc<Genesis>)> {
+        let mut head = self.head.lock().await;
+        let head = self.catch_up(&mut head).await?;
+        Ok((head.generation, Arc::clone(&head.genesis)))
+    }
+
+    /// Commits `events`, all or none.
+    ///
+    /// # Cancel safety
+    /// When dropped, the events are committed or not; a refresh tells.
+    ///
+    /// # Errors
+    /// The state's refusal, when the events do not fit what others have committed. Unavailable when the store did not say
+    /// whether the entry landed.
+    pub(crate) async fn commit(&self, events: Vec<F::Event>) -> Result<Committed<F>> {
+        let mut guard = self.head.lock().await;
+        loop {
+            let head = self.catch_up(&mut guard).await?;
+            let mut state = F::clone(&head.state);
+            events.iter().try_for_each(|event| state.apply(event)).map_err(Error::from)?;
+            let number = head.number + 1;
+            let (name, object) = self.entry(head.generation, number, head.digest, None, events.clone())?;
+            let digest = *blake3::hash(&object).as_bytes();
+            match self.store.create(&name, object).await? {
+                Created::Conflict => continue,
+                Created::New | Created::AlreadyOurs => {}
+            }
+            let state = Arc::new(state);
+            let generation = head.generation;
+            head.number = number;
+            head.digest = digest;
+            head.state = Arc::clone(&state);
+            // Somebody who found this generation damaged may have begun the next one before our entry landed. Then nobody
+            // will read our entry, and it must not be reported as a commit.
+            if self.store.head(&layout::entry(generation + 1, 1)?).await?.is_some() {
+                *guard = None;
+                return Err(Error::conflict(format!(
+                    "the catalog was rebuilt: generation {} has succeeded generation {generation}",
+                    generation + 1
+                )));
+            }
+            return Ok(Committed { state, place: Place { generation, number, digest } });
+        }
+    }
+
+    async fn catch_up<'a>(&self, head: &'a mut Option<Head<F>>) -> Result<&'a mut Head<F>> {
+        if let Some(known) = head.as_ref()
+            && self.store.head(&layout::entry(known.generation + 1, 1)?).await?.is_some()
+        {
+            *head = None;
+        }
+        let head = match head {
+            Some(known) => known,
+            empty => empty.insert(self.load().await?),
+        };
+        loop {
+            let name = layout::entry(head.generation, head.number + 1)?;
+            match self.store.get(&name).await {
+                Ok(object) => self.fold(head, &name, &object)?,
+                Err(e) if e.is_not_found() => return Ok(head),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Reads the newest generation from its first entry.
+    async fn load(&self) -> Result<Head<F>> {
+        let Some((generation, numbers)) = self.listing().await?.pop_last() else {
+            return Err(Error::damaged("the repository has no catalog"));
+        };
+        // Probing would take a missing entry in the middle for the end of history, and write a second one: list instead.
+        let last = numbers.last().copied().unwrap_or(0);
+        if let Some(missing) = (1..=last).zip(&numbers).find_map(|(n, found)| (n != *found).then_some(n)) {
+            return Err(Error::damaged(format!("object {} is missing", layout::entry(generation, missing)?)));
+        }
+        let mut entries = stream::iter(numbers)
+            .map(|number| async move {
+                let name = layout::entry(generation, number)?;
+                let object = self.store.get(&name).await?;
+                Ok::<_, Error>((name, object))
+            })
+            .buffered(FETCH_AHEAD);
+        let mut head = None;
+        while let Some((name, object)) = entries.try_next().await? {
+            match &mut head {
+                None => head = Some(self.first(generation, &name, &object)?),
+                Some(head) => self.fold(head, &name, &object)?,
+            }
+        }
+        head.ok_or_else(|| Error::damaged(format!("generation {generation} of the catalog is empty")))
+    }
+
+    /// The numbers of the entries of every generation, in order.
+    pub(crate) async fn listing(&self) -> Result<BTreeMap<u32, Vec<u64>>> {
+        let mut listing: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let mut names = self.store.list(layout::CATALOG);
+        while let Some(object) = names.try_next().await? {
+            if let Some((generation, number)) = layout::entry_place(object.name.as_str()) {
+                listing.entry(generation).or_default().push(number);
+            }
+        }
+        listing.values_mut().for_each(|numbers| numbers.sort_unstable());
+        Ok(listing)
+    }
+
+    /// Opens one entry without looking at its predecessor.
+    pub(crate) fn open(&self, name: &ObjectName, object: &[u8]) -> Result<Entry<F::Event>> {
+        let plaintext = envelope::open(&self.keyring, ObjectKind::Journal, name, object)?;
+        let entry: Entry<F::Event> = minicbor::decode(&plaintext).map_err(|e| {
+            // Authentic but not understood: damage is ruled out, so it was written by a newer version.
+            let newer = format!("object {name} was written by a newer version of this library");
+            Error::environment(newer).with_source(e)
+        })?;
+        if layout::entry_place(name.as_str()).is_none_or(|(_, number)| number != entry.number) {
+            return Err(Error::damaged(format!("object {name} calls itself entry {}", entry.number)));
+        }
+        Ok(entry)
+    }
+
+    fn first(&self, generation: u32, name: &ObjectName, object: &[u8]) -> Result<Head<F>> {
+        let entry = self.open(name, object)?;
+        let Some(genesis) = entry.genesis else {
+            return Err(Error::damaged(format!("object {name} does not begin a catalog")));
+        };
+        if genesis.format > FORMAT {
+            return Err(Error::environment(format!(
+                "the repository has format {}, this library reads up to {FORMAT}",
+                genesis.format
+            )));
+        }
+        if &genesis.repository != self.keyring.repository().as_bytes() {
+            return Err(Error::damaged(format!("object {name} belongs to another repository")));
+        }
+        let mut state = F::default();
+        entry.events.iter().try_for_each(|event| state.apply(event)).map_err(|e| unfit(name, e))?;
+        Ok(Head {
+            generation,
+            number: entry.number,
+            digest: *blake3::hash(object).as_bytes(),
+            genesis: Arc::new(genesis),
+            state: Arc::new(state),
+        })
+    }
+
+    fn fold(&self, head: &mut Head<F>, name: &ObjectName, object: &[u8]) -> Result<()> {
+        let entry = self.open(name, object)?;
+        if entry.previous != head.digest {
+            return Err(Error::damaged(format!("object {name} does not follow entry {} as it is stored", head.number)));
+        }
+        let state = Arc::make_mut(&mut head.state);
+        entry.events.iter().try_for_each(|event| state.apply(event)).map_err(|e| unfit(name, e))?;
+        head.number = entry.number;
+        head.digest = *blake3::hash(object).as_bytes();
+        Ok(())
+    }
+}
+
+fn unfit(name: &ObjectName, error: backup_core::Error) -> Error {
+    Error::damaged(format!("object {name} does not fit what was committed before it")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Where things stand in a repository. Every name is relative to the repository's own prefix, and is bound into the key of
+//! the object that bears it, so a repository can be copied as a whole but no object can take another's place.
+//!
+//! ```text
+//! repository                                  plain description: format, repository id, suite
+//! keys/<epoch %04d>/<recipient>               epoch keys, wrapped
+//! catalog/<generation %04d>/<number %020d>    the journal; a rebuild begins a new generation
+//! packs/<session>/<number %06d>               packs: content, block maps and manifests
+//! packs/<session>/commit                      witness: which journal entry made this session a backup
+//! ```
+
+use backup_core::SessionId;
+use backup_core::catalog::PackId;
+use backup_crypto::{EpochId, RecipientId};
+
+use crate::error::Result;
+use crate::store::ObjectName;
+
+/// The folder of the journal's generations.
+pub(crate) const CATALOG: &str = "catalog";
+/// The folder of all sessions.
+pub(crate) const PACKS: &str = "packs";
+/// The folder of wrapped keys.
+pub(crate) const KEYS: &str = "keys";
+
+/// The plain description of the repository.
+pub(crate) fn repository() -> Result<ObjectName> {
+    ObjectName::new("repository")
+}
+
+/// One wrap of an epoch key.
+pub(crate) fn key(epoch: EpochId, recipient: &RecipientId) -> Result<ObjectName> {
+    ObjectName::new(format!("{KEYS}/{:04}/{recipient}", epoch.0))
+}
+
+/// One entry of the journal. The first has number 1.
+pub(crate) fn entry(generation: u32, number: u64) -> Result<ObjectName> {
+    ObjectName::new(format!("{CATALOG}/{generation:04}/{number:020}"))
+}
+
+/// One pack.
+pub(crate) fn pack(id: PackId) -> Result<ObjectName> {
+    ObjectName::new(format!("{PACKS}/{}/{:06}", id.session, id.number))
+}
+
+/// The folder of one session.
+pub(crate) fn session(session: SessionId) -> String {
+    format!("{PACKS}/{session}")
+}
+
+/// The witness of a session's commit.
+pub(crate) fn witness(session: SessionId) -> Result<ObjectName> {
+    ObjectName::new(format!("{PACKS}/{session}/commit"))
+}
+
+/// What the name of an object below `packs/` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionObject {
+    /// A pack.
+    Pack(PackId),
+    /// The witness of a commit.
+    Witness(SessionId),
+}
+
+/// Reads a name below `packs/`. Foreign names are `None`.
+pub(crate) fn session_object(name: &str) -> Option<SessionObject> {
+    let (session, file) = name.strip_prefix(PACKS)?.strip_prefix('/')?.split_once('/')?;
+    let session: SessionId = session.parse().ok()?;
+    if file == "commit" {
+        return Some(SessionObject::Witness(session));
+    }
+    let number: u32 = file.parse().ok().filter(|_| file.len() >= 6 && file.bytes().all(|b| b.is_ascii_digit()))?;
+    Some(SessionObject::Pack(PackId { session, number }))
+}
+
+/// Generation and number of the journal entry `name`. Foreign names are `None`.
+pub(crate) fn entry_place(name: &str) -> Option<(u32, u64)> {
+    let (generation, number) = name.strip_prefix(CATALOG)?.strip_prefix('/')?.split_once('/')?;
+    let digits = |text: &str, len: usize| text.len() >= len && text.bytes().all(|b| b.is_ascii_digit());
+    (digits(generation, 4) && digits(number, 20)).then_some(())?;
+    Some((generation.parse().ok()?, number.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backup_core::env::Env;
+
+    #[test]
+    fn names_come_back() {
+        let session = SessionId::mint(&Env::seeded(1));
+        let id = PackId { session, number: 7 };
+        assert_eq!(session_object(pack(id).unwrap().as_str()), Some(SessionObject::Pack(id)));
+        assert_eq!(session_object(witness(session).unwrap().as_str()), Some(SessionObject::Witness(session)));
+        assert_eq!(entry_place(entry(1, 42).unwrap().as_str()), Some((1, 42)));
+        for foreign in ["packs", "packs/x/000001", "packs/x", "other/y/000001", "packs/../000001"] {
+            assert_eq!(session_object(foreign), None, "{foreign}");
+        }
+        assert_eq!(session_object(&format!("packs/{session}/+00001")), None);
+        assert_eq!(entry_place("catalog/1/1"), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! Building one pack in memory: segments are sealed straight into the buffer that is uploaded.
+
+use backup_core::catalog::PackId;
+use backup_crypto::{ObjectHeader, ObjectKind, ObjectSealer, SegmentHeader, TAG_LEN};
+
+use super::{Codec, MAX_PACK, Piece, Role, SEGMENT, SegmentInfo, TRAILER, TRAILER_MAGIC};
+use crate::error::{Error, Result};
+use crate::keyring::Keyring;
+use crate::layout;
+use crate::store::ObjectName;
+
+/// A pack that is being filled. Dropping it loses nothing but itself.
+#[derive(Debug)]
+pub(crate) struct PackBuilder {
+    id: PackId,
+    name: ObjectName,
+    sealer: ObjectSealer,
+    buffer: Vec<u8>,
+    segments: Vec<SegmentInfo>,
+    pieces: Vec<Piece>,
+}
+
+/// A pack that is ready to be stored.
+#[derive(Debug)]
+pub(crate) struct FinishedPack {
+    pub(crate) id: PackId,
+    pub(crate) name: ObjectName,
+    pub(crate) object: Vec<u8>,
+}
+
+impl PackBuilder {
+    /// An empty pack that uses `buffer`, whose allocation is kept.
+    pub(crate) fn new(id: PackId, keyring: &Keyring, mut buffer: Vec<u8>) -> Result<Self> {
+        let name = layout::pack(id)?;
+        let sealer = keyring.sealer(ObjectKind::Pack, name.as_str())?;
+        buffer.clear();
+        buffer.extend_from_slice(&sealer.header().encode());
+        Ok(Self { id, name, sealer, buffer, segments: Vec::new(), pieces: Vec::new() })
+    }
+
+    pub(crate) fn id(&self) -> PackId {
+        self.id
+    }
+
+    /// Bytes that the object would have if it were finished as it is.
+    pub(crate) fn len(&self) -> usize {
+        let footer = 8 + self.segments.len() * SegmentInfo::LEN + self.pieces.len() * Piece::LEN;
+        self.buffer.len() + footer + TAG_LEN + TRAILER
+    }
+
+    /// Seals one more segment; returns its number. `packed` is `plain_len` bytes of plaintext, as `codec` left them.
+    pub(crate) fn push(
+        &mut self,
+        role: Role,
+        codec: Codec,
+        packed: &[u8],
+        plain_len: usize,
+        id: [u8; 16],
+    ) -> Result<u32> {
+        let too_large = || Error::internal("a pack was filled beyond its limits");
+        let index = u32::try_from(self.segments.len()).map_err(|_| too_large())?;
+        if plain_len > SEGMENT || self.len() + packed.len() > MAX_PACK as usize {
+            return Err(too_large());
+        }
+        let plain_len = u32::try_from(plain_len).map_err(|_| too_large())?;
+        let header = SegmentHeader { index, last: false, plain_len, codec: codec as u8, role: role as u8 };
+        let before = self.buffer.len();
+        self.sealer.seal(header, packed, &mut self.buffer)?;
+        let stored_len = u32::try_from(self.buffer.len() - before).map_err(|_| too_large())?;
+        self.segments.push(SegmentInfo { stored_len, plain_len, codec, role, id });
+        Ok(index)
+    }
+
+    /// Notes that `len` bytes at `offset` of a segment are a piece of their own.
+    pub(crate) fn note(&mut self, piece: Piece) {
+        self.pieces.push(piece);
+    }
+
+    /// Seals the footer.
+    pub(crate) fn finish(mut self) -> Result<FinishedPack> {
+        let too_large = |_| Error::internal("a pack was filled beyond its limits");
+        let count = u32::try_from(self.segments.len()).map_err(too_large)?;
+        let pieces = u32::try_from(self.pieces.len()).map_err(too_large)?;
+        let mut footer = Vec::with_capacity(self.len());
+        footer.extend_from_slice(&count.to_le_bytes());
+        footer.extend_from_slice(&pieces.to_le_bytes());
+        self.segments.iter().for_each(|s| s.encode(&mut footer));
+        self.pieces.iter().for_each(|p| p.encode(&mut footer));
+        let plain_len = u32::try_from(footer.len()).map_err(too_large)?;
+        let header =
+            SegmentHeader { index: count, last: true, plain_len, codec: Codec::Raw as u8, role: Role::Footer as u8 };
+        let before = self.buffer.len();
+        self.sealer.seal(header, &footer, &mut self.buffer)?;
+        let sealed = u32::try_from(self.buffer.len() - before).map_err(too_large)?;
+        self.buffer.extend_from_slice(&sealed.to_le_bytes());
+        self.buffer.extend_from_slice(&count.to_le_bytes());
+        self.buffer.extend_from_slice(TRAILER_MAGIC);
+        Ok(FinishedPack { id: self.id, name: self.name, object: self.buffer })
+    }
+}
+
+/// Bytes of the smallest pack: header, an empty footer and the trailer.
+pub(crate) const MIN_PACK: usize = ObjectHeader::LEN + 8 + TAG_LEN + TRAILER;
