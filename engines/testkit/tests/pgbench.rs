@@ -22,7 +22,7 @@ async fn a_bank_adds_up_under_load_and_after_a_crash() {
         assert!(report.failures.is_empty(), "{report:?}");
         assert_eq!(state.history_count.unsigned_abs(), report.committed);
         assert_eq!(state.last_by_client, report.acknowledged);
-        assert_eq!(report.last_commit_lsn, Some(server.current_lsn().await.unwrap()));
+        assert!(report.last_commit_lsn.unwrap() <= server.current_lsn().await.unwrap());
 
         let load = bank.run(&server, "postgres", 4).await.unwrap();
         assert!(load.wait_committed(200, MINUTE).await);
@@ -104,10 +104,10 @@ async fn digests_see_rows_not_their_order() {
     for version in versions_under_test() {
         let server = require_or_skip!(Postgres::builder(version).start().await);
         let client = server.connect("postgres").await.unwrap();
+        client.batch_execute("create database other").await.unwrap();
         client
             .batch_execute(
-                "create database other;
-                 create schema \"Odd Name\";
+                "create schema \"Odd Name\";
                  create table \"Odd Name\".\"T\" (a int, b text, c timestamptz);
                  insert into \"Odd Name\".\"T\" select i, md5(i::text), now() from generate_series(1, 100) i;
                  create unlogged table cache as select 1 as a;

@@ -16,10 +16,10 @@ use crate::error::{Error, Result};
 use crate::postgres::Postgres;
 
 /// Rows per MiB of database, measured so that heap, indexes and TOAST come to the wanted size together.
-const CUSTOMERS_PER_MIB: u64 = 260;
-const ORDERS_PER_MIB: u64 = 1500;
-const EVENTS_PER_MIB: u64 = 1150;
-const DOCUMENTS_PER_MIB: u64 = 26;
+const CUSTOMERS_PER_MIB: u64 = 230;
+const ORDERS_PER_MIB: u64 = 1330;
+const EVENTS_PER_MIB: u64 = 1020;
+const DOCUMENTS_PER_MIB: u64 = 23;
 /// Events are partitioned by number.
 const PARTITIONS: u64 = 3;
 /// Copy data is sent in pieces of about this many bytes.
@@ -163,13 +163,17 @@ impl Dataset {
         let every = (1.0 / fraction).round().max(1.0);
         let mut changed = 0;
         for (table, change, rows) in [
-            ("shop.orders", "status = 'changed-' || ($1 + id)::text, total = total + 1", ORDERS_PER_MIB),
+            ("shop.orders", "status = 'changed-' || ($1::bigint + id)::text, total = total + 1", ORDERS_PER_MIB),
             (
                 "shop.customers",
-                "name = reverse(name), profile = profile || jsonb_build_object('round', $1 + id)",
+                "name = reverse(name), profile = profile || jsonb_build_object('round', $1::bigint + id)",
                 CUSTOMERS_PER_MIB,
             ),
-            ("shop.documents", "title = title || $1::text, body = md5(body) || substr(body, 33)", DOCUMENTS_PER_MIB),
+            (
+                "shop.documents",
+                "title = title || ($1::bigint)::text, body = md5(body) || substr(body, 33)",
+                DOCUMENTS_PER_MIB,
+            ),
         ] {
             let rows = (self.mebibytes * rows) as f64;
             let count = (rows * fraction).ceil().max(1.0);
@@ -325,9 +329,8 @@ fn uuid(out: &mut String, random: &mut Random) {
 }
 
 fn timestamp(out: &mut String, second: u64) {
-    // Days after the epoch of the dataset as an interval would need a calendar here; the server has one.
-    let (days, rest) = ((second / 86_400), second % 86_400);
-    // Julian day of 1970-01-01 is 2440588 ("J" input form, the manual's "Date Input").
+    let (days, rest) = (second / 86_400, second % 86_400);
+    // The Julian day needs no calendar here ("J" form, the manual's "Date Input"); that of 1970-01-01 is 2440588.
     let _ = write!(out, "J{} {:02}:{:02}:{:02}+00", 2_440_588 + days, rest / 3600, rest / 60 % 60, rest % 60);
 }
 
