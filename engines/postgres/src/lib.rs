@@ -1,1 +1,17 @@
-//! PostgreSQL engine of the backup library: physical base backups, by protocol or from local files
+//! PostgreSQL engine of the backup library: physical base backups, by protocol or from local files.
+//!
+//! # The rooms
+//! - [`conn`]: where a server is and who we are, in libpq's words.
+//! - [`wire`]: a session with it.
+//! - [`basebackup`]: `BASE_BACKUP` as a stream of events.
+
+pub mod basebackup;
+pub mod conn;
+mod error;
+mod lsn;
+mod version;
+pub mod wire;
+
+pub use error::{Error, Result, ServerError};
+pub use lsn::{Lsn, TimelineId};
+pub use version::ServerVersion;

@@ -1,0 +1,107 @@
+//! Messages over a transport: bounded reads, buffered writes, every wait with a limit.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::message::{self, Message};
+use super::transport::Transport;
+use crate::error::{Error, Result};
+
+/// How much is read from the socket at once: eight of the server's base-backup messages.
+const READ_SIZE: usize = 256 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Channel {
+    transport: Transport,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+    max_message: usize,
+    /// How long the server may stay silent while something is expected of it.
+    pub(crate) read_timeout: Option<Duration>,
+}
+
+impl Channel {
+    pub(crate) fn new(transport: Transport, max_message: usize, read_timeout: Option<Duration>) -> Self {
+        Self { transport, incoming: BytesMut::new(), outgoing: BytesMut::new(), max_message, read_timeout }
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// The next message.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: bytes that arrived stay in the buffer.
+    pub(crate) async fn receive(&mut self, what: &'static str) -> Result<Message> {
+        loop {
+            match message::decode(&mut self.incoming, self.max_message)? {
+                Ok(message) => return Ok(message),
+                Err(missing) => self.incoming.reserve(missing.max(READ_SIZE)),
+            }
+            let read = self.transport.read_buf(&mut self.incoming);
+            let count = match self.read_timeout {
+                Some(after) => tokio::time::timeout(after, read).await.map_err(|_| Error::Timeout { what, after })?,
+                None => read.await,
+            };
+            match count {
+                Ok(0) => return Err(Error::Closed(format!("the server hung up while {what} was expected"))),
+                Ok(_) => {}
+                Err(error) => return Err(Error::Closed(format!("{error} while {what} was expected"))),
+            }
+        }
+    }
+
+    /// Queues what `build` writes; [`Channel::flush`] sends it.
+    pub(crate) fn queue(&mut self, build: impl FnOnce(&mut BytesMut) -> std::io::Result<()>) -> Result<()> {
+        let before = self.outgoing.len();
+        build(&mut self.outgoing).map_err(|error| {
+            self.outgoing.truncate(before);
+            Error::settings(error.to_string())
+        })
+    }
+
+    /// Queues one CopyData message.
+    pub(crate) fn queue_copy(&mut self, data: &[u8]) -> Result<()> {
+        let length =
+            u32::try_from(data.len() + 4).map_err(|_| Error::settings("copy data over 4 GiB in one message"))?;
+        self.outgoing.reserve(data.len() + 5);
+        self.outgoing.extend_from_slice(b"d");
+        self.outgoing.extend_from_slice(&length.to_be_bytes());
+        self.outgoing.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Sends what is queued.
+    ///
+    /// # Cancel safety
+    /// Dropping the future keeps what is not yet sent queued, at a byte boundary that the next flush continues from.
+    pub(crate) async fn flush(&mut self) -> Result<()> {
+        let write = async {
+            while self.outgoing.has_remaining() {
+                if self.transport.write_buf(&mut self.outgoing).await? == 0 {
+                    return Err(std::io::ErrorKind::WriteZero.into());
+                }
+            }
+            self.transport.flush().await
+        };
+        let written = match self.read_timeout {
+            Some(after) => tokio::time::timeout(after, write)
+                .await
+                .map_err(|_| Error::Timeout { what: "the server to take what was sent", after })?,
+            None => write.await,
+        };
+        written.map_err(|error| Error::Closed(error.to_string()))
+    }
+
+    /// Sends the end of the session and closes; errors do not matter any more.
+    pub(crate) async fn close(mut self) {
+        self.outgoing.clear();
+        self.outgoing.extend_from_slice(&Bytes::from_static(b"X\0\0\0\x04"));
+        if self.flush().await.is_ok() {
+            let _ = self.transport.shutdown().await;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! COPY towards the server, and in both directions at once.
+
+use bytes::Bytes;
+use postgres_protocol::message::frontend;
+
+use super::message::Message;
+use super::row::ResultSet;
+use super::session::{Session, name};
+use crate::error::{Error, Result};
+
+/// A running `START_REPLICATION`.
+///
+/// Dropping it leaves the session unusable.
+#[derive(Debug)]
+pub struct CopyBoth<'a> {
+    session: &'a mut Session,
+    server_done: bool,
+}
+
+impl<'a> CopyBoth<'a> {
+    pub(super) fn new(session: &'a mut Session) -> Self {
+        Self { session, server_done: false }
+    }
+
+    /// The content of the server's next CopyData message, or `None` once the server has ended its side (the end of a
+    /// timeline, or its clean shutdown): answer with [`CopyBoth::finish`].
+    ///
+    /// # Errors
+    /// [`Error::Server`] when the server gives up (58P01: the log is gone), [`Error::Closed`] when it hangs up, which is
+    /// also how it answers a client that was silent for longer than `wal_sender_timeout`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; use it in `select!`.
+    pub async fn receive(&mut self) -> Result<Option<Bytes>> {
+        if self.server_done {
+            return Ok(None);
+        }
+        match self.session.receive(|| "replication data").await? {
+            Message::CopyData(data) => Ok(Some(data)),
+            Message::CopyDone => {
+                self.server_done = true;
+                Ok(None)
+            }
+            Message::Error(error) => Err(self.session.fail(error).await),
+            other => Err(Error::protocol(format!("unexpected {} in replication", name(&other)))),
+        }
+    }
+
+    /// Sends one CopyData message with `data`.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the message is queued whole, and what was not sent goes first with the next one.
+    pub async fn send(&mut self, data: &[u8]) -> Result<()> {
+        self.session.channel.queue_copy(data)?;
+        self.session.channel.flush().await
+    }
+
+    /// Ends our side, passes over what the server still sends, and returns the result sets that follow: at the end of a
+    /// timeline the first has one row, `next_tli` and `next_tli_startpos`. The session is usable again.
+    ///
+    /// # Errors
+    /// As [`Session::query`].
+    pub async fn finish(mut self) -> Result<Vec<ResultSet>> {
+        self.session.channel.queue(|out| {
+            frontend::copy_done(out);
+            Ok(())
+        })?;
+        self.session.channel.flush().await?;
+        while self.receive().await?.is_some() {}
+        self.session.collect().await
+    }
+}
+
+/// A running `UPLOAD_MANIFEST`.
+///
+/// Dropping it leaves the session unusable.
+#[derive(Debug)]
+pub struct CopyIn<'a> {
+    session: &'a mut Session,
+}
+
+impl<'a> CopyIn<'a> {
+    pub(super) fn new(session: &'a mut Session) -> Self {
+        Self { session }
+    }
+
+    /// Sends one CopyData message with `data`. A complaint of the server comes from [`CopyIn::finish`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the connection is gone.
+    pub async fn send(&mut self, data: &[u8]) -> Result<()> {
+        self.session.channel.queue_copy(data)?;
+        self.session.channel.flush().await
+    }
+
+    /// Ends the upload and waits for the server's verdict. The session is usable again.
+    ///
+    /// # Errors
+    /// As [`Session::query`].
+    pub async fn finish(self) -> Result<Vec<ResultSet>> {
+        self.session.channel.queue(|out| {
+            frontend::copy_done(out);
+            Ok(())
+        })?;
+        self.session.channel.flush().await?;
+        self.session.collect().await
+    }
+}
