@@ -95,7 +95,7 @@ async fn the_dataset_has_its_size_and_changes_in_part() {
 }
 
 async fn size(client: &tokio_postgres::Client) -> u64 {
-    let row = client.query_one("select pg_database_size(current_database())", &[]).await.unwrap();
+    let row = client.query_one("select pg_database_size(current_database())", &[]).await.expect("the server answers");
     row.get::<_, i64>(0).unsigned_abs()
 }
 

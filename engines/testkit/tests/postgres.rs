@@ -72,6 +72,7 @@ async fn options_reach_the_cluster() {
         let refused = tokio_postgres::connect(&stranger, tokio_postgres::NoTls).await.err().unwrap();
         assert!(refused.as_db_error().unwrap().message().contains("pg_hba.conf rejects"), "{refused:?}");
         assert!(server.tls_ca().unwrap().contains("BEGIN CERTIFICATE"));
+        assert_eq!(answer_to_ssl_request(server.port()), b'S');
     }
 }
 
@@ -178,4 +179,14 @@ async fn a_standby_follows_and_takes_over() {
         standby.promote().await.unwrap();
         there.batch_execute("insert into t values (0)").await.unwrap();
     }
+}
+
+/// The server's one-byte answer to an SSLRequest (the manual's "Message Formats"): `S` is ready for TLS, `N` is not.
+fn answer_to_ssl_request(port: u16) -> u8 {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
+    stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).expect("the server reads");
+    let mut answer = [0];
+    stream.read_exact(&mut answer).expect("the server answers");
+    answer[0]
 }

@@ -13,22 +13,20 @@ use backup_testkit::{Cache, PgBinaries, PgVersion, Postgres, require_or_skip, sc
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn child(test: &str, environment: &[(&str, &Path)]) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    Command::new(std::env::current_exe().expect("a test has a program"))
         .args(["--ignored", "--exact", "--nocapture", test])
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap()
+        .expect("the test's own program runs")
 }
 
 /// The rest of the first line that contains `mark`.
 fn said(child: &mut Child, mark: &str) -> Option<String> {
-    let output = child.stdout.take().unwrap();
-    let line =
-        BufReader::new(output).lines().map_while(Result::ok).find_map(|line| Some(line.split_once(mark)?.1.to_owned()));
-    line
+    let mut lines = BufReader::new(child.stdout.take()?).lines().map_while(Result::ok);
+    lines.find_map(|line| Some(line.split_once(mark)?.1.to_owned()))
 }
 
 fn alive(pid: &str) -> bool {

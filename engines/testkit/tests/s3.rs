@@ -17,7 +17,7 @@ fn client(server: &Versity, bucket: &str) -> AmazonS3 {
         .with_bucket_name(bucket)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .build()
-        .unwrap()
+        .expect("settings are complete")
 }
 
 fn create() -> PutOptions {
