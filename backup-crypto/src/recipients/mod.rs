@@ -134,7 +134,7 @@ impl Recipient {
 
     /// Wraps `key`, the key of `epoch` in `repository`.
     ///
-    /// For a passphrase this takes the time and memory that its [`PassphraseParams`] ask for (about 0.1 s by default): not for
+    /// For a passphrase this takes the time and memory that its [`PassphraseParams`] ask for (about 0.2 s by default): not for
     /// an async thread.
     ///
     /// # Errors

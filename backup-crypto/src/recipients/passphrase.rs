@@ -63,7 +63,7 @@ impl PassphraseParams {
     pub const MAX_PASSES: u32 = 32;
     /// Most lanes.
     pub const MAX_LANES: u32 = 16;
-    /// Most memory times passes, in KiB (4 GiB): about 5 s of one core.
+    /// Most memory times passes, in KiB (4 GiB): about 4 s of one core.
     pub const MAX_WORK_KIB: u64 = 4 << 20;
 
     /// Chooses the cost: `memory_kib` KiB of memory, at least 8 for each lane, gone over `passes` times, in `lanes` lanes
