@@ -124,6 +124,10 @@ pub struct Stored {
 ///
 /// Nothing that is put here is visible to anyone before the session commits, and an engine cannot commit.
 ///
+/// A put that returned an error, [`Put::Vanished`] or no reuse has put nothing: its path is free, and the session goes on
+/// unless the store itself has failed. Content is compared with the parent's entry of the same path, block by block of
+/// 128 KiB, whether it comes from a file or from a stream.
+///
 /// # Cancel safety
 /// Every method may be dropped at any time: the entry is then part of the backup or not, and the session must not be
 /// committed by anyone who does not know which (orchestration never commits a session whose engine failed).

@@ -30,11 +30,13 @@ pub struct Footprint {
 /// What extraction does with a file that already exists in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Existing {
-    /// The target must not contain it: an error.
+    /// The target must not contain it: an error, raised before anything is written. Folders that exist are no obstacle.
     #[default]
     Refuse,
-    /// It is compared block by block and only what differs is fetched and written. Files that are not part of the backup are
-    /// removed from the extracted folders at the end, before the entries of [`Extract::last`] are written.
+    /// It is compared block by block and only what differs is fetched and written, in place. Files that are not part of the
+    /// backup are removed from the extracted folders at the end, before the entries of [`Extract::last`] are written, and so
+    /// are folders that become empty by it. Extracted folders are the directories of the order as far as
+    /// [`Extract::selector`] reaches; entries that are left out by [`Extract::except`] are part of the backup.
     Delta,
 }
 
@@ -52,7 +54,8 @@ pub struct Extract {
     /// Entries that are left out although they are selected (the engine writes them itself).
     pub except: Vec<EntryPath>,
     /// Entries that are written after everything else is durable, and then made durable themselves: what makes the target
-    /// startable (PostgreSQL: `global/pg_control`). An interrupted extraction leaves none of them behind.
+    /// startable (PostgreSQL: `global/pg_control`). An interrupted extraction leaves none of them behind: those that
+    /// [`Existing::Delta`] finds are removed before anything else is changed.
     pub last: Vec<EntryPath>,
     /// What to do with files that exist.
     pub existing: Existing,
@@ -146,7 +149,10 @@ pub trait BackupSource: Debug + Send + Sync {
     /// [`Damaged`](crate::ErrorKind::Damaged), [`Unavailable`](crate::ErrorKind::Unavailable).
     async fn entry(&self, path: &EntryPath) -> Result<Option<EntryInfo>>;
 
-    /// Bytes of an entry's content, in order, in pieces of at most 1 MiB. The range must lie inside of the entry.
+    /// Bytes of an entry's content, in order, in pieces of at most 1 MiB.
+    ///
+    /// The range must lie inside of the entry, and the entry must exist; otherwise the only item is an
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput). An empty range of an entry yields nothing.
     fn read(&self, path: &EntryPath, range: Range<u64>) -> BoxStream<'_, Result<Bytes>>;
 
     /// What a restore of `selector` has to read.
@@ -158,7 +164,9 @@ pub trait BackupSource: Debug + Send + Sync {
     /// Writes entries into directories: in parallel, durable when it returns, and restartable: repeated after an
     /// interruption with [`Existing::Delta`], it fetches only what is missing.
     ///
-    /// Paths never leave the directories of the order, also not through symbolic links that lie in them.
+    /// Paths never leave the directories of the order, also not through symbolic links that lie in them: such a link is an
+    /// obstacle that [`Existing::Refuse`] refuses and [`Existing::Delta`] replaces. A symbolic link of the backup that would
+    /// lead out of the directory it goes to is an [`InvalidInput`](crate::ErrorKind::InvalidInput) unless it is left out.
     ///
     /// # Errors
     /// [`Damaged`](crate::ErrorKind::Damaged) when stored content is not what it must be,

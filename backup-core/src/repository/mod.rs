@@ -4,6 +4,8 @@
 mod memory;
 mod verify;
 
+#[cfg(any(test, feature = "test-util"))]
+pub use memory::MemoryRepository;
 pub use verify::{Damage, VerifyLevel, VerifyReport};
 
 use std::fmt::{Debug, Display};
@@ -20,7 +22,8 @@ use crate::snapshot::Snapshot;
 /// From where a new backup takes content that is already stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ParentChoice {
-    /// The newest backup of the same engine and source, if there is one.
+    /// The newest backup, if there is one. [`run::backup`](crate::run::backup()) narrows it to the same engine and source,
+    /// which a repository does not know before the commit.
     #[default]
     Newest,
     /// Nothing: everything is stored anew.

@@ -4,7 +4,7 @@ use crate::catalog::BackupRecord;
 use crate::engine::{BackupContext, BackupEngine, Work};
 use crate::error::{Error, Result};
 use crate::repository::{ParentChoice, Repository};
-use crate::snapshot::Severity;
+use crate::snapshot::{Severity, Snapshot};
 
 /// How a backup is taken.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +25,8 @@ impl BackupOptions {
 /// Takes a backup of `engine` into `repository` and commits it.
 ///
 /// A deployment with a [blocker](Severity::Blocker) is refused before anything is written. A parent of another source is
-/// never used: content is compared only with a backup of the same deployment.
+/// never used: content is compared only with a backup of the same deployment, because sizes, times and identities mean
+/// nothing across deployments. The newest one is looked for among those; one that was named must be of the same.
 ///
 /// # Cancel safety
 /// Dropping the future, or cancelling `work`, leaves no visible backup unless the commit had already landed.
@@ -44,19 +45,32 @@ pub async fn backup(
     if let Some(blocker) = deployment.findings.iter().find(|f| f.severity == Severity::Blocker) {
         return Err(Error::environment(format!("{engine} cannot be backed up: {blocker}")));
     }
+    let own = |b: &&BackupRecord| {
+        b.snapshot.engine == engine.descriptor().name && b.snapshot.source == deployment.source
+    };
     let parent = match options.parent {
         ParentChoice::Newest => {
             let catalog = work.run(repository.catalog()).await?;
-            let own = |b: &&BackupRecord| {
-                b.snapshot.engine == engine.descriptor().name && b.snapshot.source == deployment.source
-            };
             catalog
                 .backups()
                 .filter(own)
                 .max_by_key(|b| (b.ended_at, b.id))
                 .map_or(ParentChoice::None, |b| ParentChoice::Backup(b.id))
         }
-        chosen => chosen,
+        ParentChoice::Backup(id) => {
+            let catalog = work.run(repository.catalog()).await?;
+            let named = catalog.backup(id).ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?;
+            if !own(&named) {
+                let Snapshot { engine: other, source, .. } = &named.snapshot;
+                return Err(Error::invalid(format!(
+                    "backup {id} of {other} {source} cannot be the parent of a backup of {} {}",
+                    engine.descriptor().name,
+                    deployment.source
+                )));
+            }
+            ParentChoice::Backup(id)
+        }
+        ParentChoice::None => ParentChoice::None,
     };
     let session = work.run(repository.begin(parent, work)).await?;
     let cx = BackupContext::new(work.clone(), session.sink(), session.parent().cloned());
