@@ -61,7 +61,7 @@
 //! | feature | default | what it does |
 //! |---|---|---|
 //! | `ring` | yes | the fast [`Backend`] for both suites; without it RustCrypto seals the same bytes |
-//! | `test-util` | no | [`SeededEntropy`](entropy::SeededEntropy) for tests and simulations |
+//! | `test-util` | no | `entropy::SeededEntropy` for tests and simulations |
 //!
 //! # What is wiped from memory
 //! [`EpochKey`], [`HashKey`], [`RawKey`], [`X25519SecretKey`], [`Passphrase`], derived key material, argon2 memory and RustCrypto's cipher
