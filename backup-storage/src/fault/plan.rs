@@ -79,9 +79,9 @@ impl Fault {
         }
     }
 
-    /// Whether the store stays honest under this fault: errors may be wrong about what happened, data never is missing.
+    /// Whether a reader can tell this fault from lost data.
     ///
-    /// [`Fault::Vanished`] is the exception: a store that denies an object which it has cannot be told from one that lost it.
+    /// [`Fault::Vanished`] is the exception: a store that denies an object which it has looks like one that lost it.
     #[must_use]
     pub fn is_honest(self) -> bool {
         self != Self::Vanished

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use object_store::local::LocalFileSystem;
 
@@ -55,6 +56,26 @@ impl Store {
         outcome.and(cleaned.map_err(|error| refused(dir, "delete from", error)))
     }
 
+    /// Removes what puts that were killed half-way left on local disk: staging files of this store that were not touched for
+    /// `idle`, which must be longer than any put takes. Returns how many; always 0 on other stores.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets the sweep go on in the background.
+    pub async fn remove_abandoned(&self, idle: Duration) -> Result<u64> {
+        let Some(root) = &self.shared.traits.root else { return Ok(0) };
+        let dir = root.join(&*self.prefix);
+        let now = Duration::from_secs(u64::try_from(self.env().now().as_second()).unwrap_or(0));
+        let limit = SystemTime::UNIX_EPOCH + now.saturating_sub(idle);
+        let swept = tokio::task::spawn_blocking(move || match sweep(&dir, limit) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => Ok(0),
+            outcome => outcome.map_err(|error| Error::io(format!("sweep {}", dir.display()), error)),
+        });
+        swept.await.map_err(|error| Error::internal("the sweep of staging files failed").with_source(error))?
+    }
+
     /// Syncs an object that was found to be ours after a put whose outcome was lost: the put may have linked the
     /// file and failed to sync the directories.
     pub(super) async fn settle(&self, name: &ObjectName) -> Result<()> {
@@ -74,6 +95,37 @@ impl Store {
             Err(error) => Err(Error::internal(format!("sync {full}: the task failed")).with_source(error)),
         }
     }
+}
+
+/// Removes staging files below `dir` last touched before `limit`.
+fn sweep(dir: &Path, limit: SystemTime) -> io::Result<u64> {
+    let mut removed = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            removed += sweep(&entry.path(), limit)?;
+        } else if is_staging(&entry.file_name()) {
+            match entry.metadata().and_then(|metadata| metadata.modified()) {
+                Ok(modified) if modified < limit => {}
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => removed += 1,
+                // Its put has ended after all.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether a file is named as the client names its staging files: the object's name, `#`, digits.
+fn is_staging(name: &std::ffi::OsStr) -> bool {
+    let digits = name.to_str().and_then(|name| name.rsplit_once('#'));
+    digits.is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn refused(dir: &Path, what: &str, error: io::Error) -> Error {
@@ -145,6 +197,25 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Environment, "{error}");
         }
         assert_eq!(Store::local(Path::new("relative")).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[tokio::test]
+    async fn abandoned_staging_files_are_removed_and_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::local(temp.path()).unwrap();
+        let name = ObjectName::new("packs/x/1").unwrap();
+        assert!(store.create(&name, "body").await.unwrap().is_ours());
+        for left in ["packs/x/2#1", "packs/x/2#17", "packs/x/not-ours#a", "packs/x/not-ours#"] {
+            std::fs::write(temp.path().join(left), "half").unwrap();
+        }
+        let later = backup_core::env::ManualClock::at(jiff::Timestamp::from_second(32_503_680_000).unwrap());
+        let env = backup_core::env::Env::new(Arc::new(later), Arc::clone(store.env().entropy()));
+        let elsewhere = store.at("keys").unwrap();
+        assert_eq!(elsewhere.remove_abandoned(Duration::ZERO).await.unwrap(), 0);
+        assert_eq!(store.remove_abandoned(Duration::from_secs(3600)).await.unwrap(), 0, "they are fresh");
+        assert_eq!(store.with_env(env).remove_abandoned(Duration::from_secs(3600)).await.unwrap(), 2);
+        assert_eq!(store.get(&name).await.unwrap(), "body");
+        assert_eq!(std::fs::read_dir(temp.path().join("packs/x")).unwrap().count(), 3);
     }
 
     #[tokio::test]

@@ -129,10 +129,13 @@ fn client_settings(settings: &StoreSettings) -> [(object_store::ClientConfigKey,
 /// disambiguated by [`Store`].
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure", feature = "http"))]
 fn client_retries(settings: &StoreSettings) -> object_store::RetryConfig {
+    // The client draws its delay from the range between the two and panics when it is empty.
+    let init_backoff = settings.first_delay.max(std::time::Duration::from_millis(1));
+    let max_backoff = settings.max_delay.max(init_backoff.saturating_mul(2));
     object_store::RetryConfig {
         max_retries: 2,
         retry_timeout: settings.stall_timeout,
-        backoff: object_store::BackoffConfig { max_backoff: settings.max_delay, ..Default::default() },
+        backoff: object_store::BackoffConfig { init_backoff, max_backoff, base: 2.0 },
     }
 }
 
