@@ -8,8 +8,11 @@
 pub mod basebackup;
 pub mod conn;
 mod error;
+pub mod label;
 mod lsn;
+pub mod tar;
 mod version;
+pub mod wal;
 pub mod wire;
 
 pub use error::{Error, Result, ServerError};
