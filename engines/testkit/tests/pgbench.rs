@@ -27,6 +27,9 @@ async fn a_bank_adds_up_under_load_and_after_a_crash() {
         let load = bank.run(&server, "postgres", 4).await.unwrap();
         assert!(load.wait_committed(200, MINUTE).await);
         server.kill9().await;
+        let stopwatch = Stopwatch::start();
+        assert!(!load.wait_committed(u64::MAX, MINUTE).await, "clients end with their server");
+        assert!(stopwatch.elapsed() < MINUTE);
         let report = load.stop().await;
         assert_eq!(report.failures.len(), 4, "{report:?}");
         assert_eq!(report.last_commit_lsn, None);

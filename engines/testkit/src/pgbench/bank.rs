@@ -182,10 +182,12 @@ impl BankWorkload {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn wait_committed(&self, count: u64, timeout: Duration) -> bool {
-        let goal = self.committed() + count;
+        let goal = self.committed().saturating_add(count);
+        // A client that has ended has let go of the counter.
+        let all_ended = || Arc::strong_count(&self.committed) == 1;
         let reached = || match self.committed() >= goal {
             true => Some(true),
-            false => self.tasks.is_empty().then_some(false),
+            false => all_ended().then_some(false),
         };
         crate::wait::until_async(timeout, reached).await.unwrap_or(false)
     }
