@@ -7,9 +7,13 @@
 
 pub mod basebackup;
 pub mod conn;
+pub mod control;
 mod error;
+pub mod exclude;
 pub mod label;
 mod lsn;
+pub mod manifest;
+pub mod page;
 pub mod tar;
 mod version;
 pub mod wal;
