@@ -1,0 +1,131 @@
+//! Worker threads.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use backup_core::engine::OnShrink;
+
+use super::Shared;
+use super::assembly::Assembly;
+use super::lane::Lane;
+use crate::error::{Error, Result};
+use crate::manifest::ManifestEntry;
+use crate::pack::SEGMENT;
+
+/// The most bytes of one entry that one worker reads in one go: neighbouring segments then stand in one pack, which keeps
+/// extents few and restores sequential.
+pub(crate) const SPAN: u64 = 8 << 20;
+
+/// A piece of work.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Read this range of a local file.
+    Span {
+        assembly: Arc<Assembly>,
+        file: Arc<File>,
+        range: Range<u64>,
+        on_shrink: OnShrink,
+    },
+    /// Take these bytes, at most 1 MiB.
+    Chunk { assembly: Arc<Assembly>, offset: u64, bytes: Vec<u8> },
+    /// The feeder of an entry has no more.
+    End { assembly: Arc<Assembly> },
+    /// Add an entry whose content is stored already.
+    Add(Box<ManifestEntry>),
+}
+
+/// Starts the workers of a session.
+pub(crate) fn spawn(shared: &Arc<Shared>, jobs: &async_channel::Receiver<Job>) -> Result<Vec<JoinHandle<()>>> {
+    (0..shared.context.shape.workers)
+        .map(|number| {
+            let lane = Lane::new(Arc::clone(shared))?;
+            let jobs = jobs.clone();
+            std::thread::Builder::new()
+                .name(format!("backup-{number}"))
+                .spawn(move || run(lane, &jobs))
+                .map_err(|e| Error::io("a worker thread cannot be started", e))
+        })
+        .collect()
+}
+
+fn run(mut lane: Lane, jobs: &async_channel::Receiver<Job>) {
+    let shared = Arc::clone(lane.shared());
+    let mut buffer = Vec::new();
+    while let Ok(job) = jobs.recv_blocking() {
+        // After a failure jobs are only taken out of the queue, so that whoever waits for room in it goes on.
+        if shared.failure.is_set() {
+            continue;
+        }
+        if let Err(error) = work(job, &mut lane, &mut buffer) {
+            shared.failure.set(error);
+        }
+    }
+    if !shared.failure.is_set()
+        && let Err(error) = lane.finish()
+    {
+        shared.failure.set(error);
+    }
+}
+
+fn work(job: Job, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
+    match job {
+        Job::Span { assembly, file, range, on_shrink } => {
+            let end = range.end;
+            let mut at = range.start;
+            advise(&file, &range);
+            while at < end {
+                let len = (SEGMENT as u64).min(end - at) as usize;
+                buffer.resize(len, 0);
+                read(&file, at, buffer, on_shrink, &assembly)?;
+                assembly.ingest(at, buffer, lane)?;
+                at += len as u64;
+            }
+            assembly.close_read(lane)
+        }
+        Job::Chunk { assembly, offset, bytes } => {
+            assembly.ingest(offset, &bytes, lane)?;
+            assembly.close_read(lane)
+        }
+        Job::End { assembly } => assembly.close_read(lane),
+        Job::Add(entry) => lane.shared().add_entry(&entry),
+    }
+}
+
+/// Has the kernel read ahead of this thread, so that the disk works while the processor does.
+fn advise(file: &File, range: &Range<u64>) {
+    #[cfg(target_os = "linux")]
+    if let Some(len) = std::num::NonZero::new(range.end - range.start) {
+        // Only a hint: a file system that does not take it reads when it is asked to.
+        let _ = rustix::fs::fadvise(file, range.start, Some(len), rustix::fs::Advice::WillNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, range);
+}
+
+/// Fills `buffer` from `at`.
+fn read(file: &File, at: u64, buffer: &mut [u8], on_shrink: OnShrink, assembly: &Assembly) -> Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], at + filled as u64) {
+            Ok(0) => match on_shrink {
+                OnShrink::PadWithZeros => {
+                    buffer[filled..].fill(0);
+                    return Ok(());
+                }
+                OnShrink::Fail => {
+                    let path = &assembly.meta().path;
+                    let message = format!("{path} became shorter than {} bytes while it was read", at + buffer.len() as u64);
+                    return Err(Error::conflict(message));
+                }
+            },
+            Ok(len) => filled += len,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io(format!("read {}", assembly.meta().path), e)),
+        }
+    }
+    Ok(())
+}

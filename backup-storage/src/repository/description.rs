@@ -1,0 +1,107 @@
+//! The plain objects of a repository: what must be readable before any key is.
+//!
+//! `repository` is text of two lines: a JSON object, and the BLAKE3 digest of that line in hex. A wrapped key is the wrap
+//! followed by the 32-byte BLAKE3 digest of it. The digests are no protection against an attacker — the first journal entry
+//! holds authenticated copies — but they tell damage from a wrong passphrase.
+
+use std::str::FromStr;
+
+use backup_crypto::{RepositoryId, Suite, WrappedKey};
+
+use crate::error::{Error, Result};
+use crate::journal::FORMAT;
+
+/// What `repository` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) format: u32,
+    pub(crate) id: RepositoryId,
+    pub(crate) suite: Suite,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Text {
+    format: u32,
+    repository: String,
+    suite: String,
+}
+
+impl Description {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let text = Text { format: self.format, repository: self.id.to_string(), suite: self.suite.to_string() };
+        let mut line = serde_json::to_string(&text)
+            .map_err(|e| Error::internal("a repository description cannot be encoded").with_source(e))?;
+        let digest = blake3::hash(line.as_bytes()).to_hex();
+        line.push('\n');
+        line.push_str(&digest);
+        line.push('\n');
+        Ok(line.into_bytes())
+    }
+
+    /// Reads a description. Pure.
+    ///
+    /// # Errors
+    /// Damaged, or Environment for a format that is too new.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        let damaged = || Error::damaged("object repository is damaged");
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged())?;
+        let (line, digest) = text.split_once('\n').ok_or_else(damaged)?;
+        if digest.strip_suffix('\n') != Some(blake3::hash(line.as_bytes()).to_hex().as_str()) {
+            return Err(damaged());
+        }
+        let text: Text = serde_json::from_str(line).map_err(|e| damaged().with_source(e))?;
+        if text.format > FORMAT {
+            return Err(Error::environment(format!(
+                "the repository has format {}, this library reads up to {FORMAT}",
+                text.format
+            )));
+        }
+        let id = RepositoryId::from_str(&text.repository).map_err(|e| damaged().with_source(e))?;
+        let suite = Suite::from_str(&text.suite).map_err(|e| damaged().with_source(e))?;
+        Ok(Self { format: text.format, id, suite })
+    }
+}
+
+/// A wrapped key with its digest.
+pub(crate) fn encode_key(wrap: &WrappedKey) -> Vec<u8> {
+    let mut object = wrap.encode();
+    let digest = blake3::hash(&object);
+    object.extend_from_slice(digest.as_bytes());
+    object
+}
+
+/// Reads a wrapped key. Pure.
+///
+/// # Errors
+/// Damaged.
+pub(crate) fn parse_key(name: &str, object: &[u8]) -> Result<WrappedKey> {
+    let damaged = || Error::damaged(format!("object {name} is damaged"));
+    let (wrap, digest) = object.split_last_chunk::<32>().ok_or_else(damaged)?;
+    if blake3::hash(wrap).as_bytes() != digest {
+        return Err(damaged());
+    }
+    WrappedKey::parse(wrap).map_err(|e| damaged().with_source(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn any_flipped_bit_of_a_description_is_noticed() {
+        let description =
+            Description { format: FORMAT, id: RepositoryId::from_bytes([7; 16]), suite: Suite::ChaCha20Poly1305 };
+        let bytes = description.encode().unwrap();
+        assert_eq!(Description::parse(&bytes).unwrap(), description);
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert_eq!(Description::parse(&flipped).unwrap_err().kind(), ErrorKind::Damaged, "{at}.{bit}");
+            }
+        }
+        let newer = Description { format: FORMAT + 1, ..description }.encode().unwrap();
+        assert_eq!(Description::parse(&newer).unwrap_err().kind(), ErrorKind::Environment);
+    }
+}

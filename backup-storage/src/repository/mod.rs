@@ -1,0 +1,297 @@
+//! The repository of one service: creating, opening, and the traits that orchestration uses.
+
+mod description;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::catalog::Catalog;
+use backup_core::engine::{BackupSource, Work};
+use backup_core::env::Env;
+use backup_core::repository::{BackupSession, ParentChoice, VerifyLevel, VerifyReport};
+use backup_core::{BackupId, ServiceId};
+use backup_crypto::{EpochId, EpochKey, Identity, Recipient, RepositoryId, Suite};
+use futures::TryStreamExt;
+
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::PackCache;
+use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
+use crate::keyring::Keyring;
+use crate::layout;
+use crate::reader::BackupReader;
+use crate::session::Session;
+use crate::settings::RepositorySettings;
+use crate::store::{Created, ObjectName, Store};
+pub(crate) use description::{Description, parse_key};
+
+/// How a repository is created.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct CreateOptions {
+    /// The cipher suite; the one that this host does fastest when not set. Cannot be changed later.
+    pub suite: Option<Suite>,
+}
+
+impl CreateOptions {
+    /// Sets the cipher suite.
+    #[must_use]
+    pub fn suite(mut self, suite: Suite) -> Self {
+        self.suite = Some(suite);
+        self
+    }
+}
+
+/// Everything stored for one service, opened with the keys of one recipient. Cheap to clone.
+#[derive(Clone)]
+pub struct Repository {
+    context: Arc<Context>,
+    journal: Arc<Journal<Catalog>>,
+    cache: Arc<PackCache>,
+}
+
+impl Repository {
+    /// Creates the repository of `service` below `vault`. Its keys can be opened by each of `recipients`.
+    ///
+    /// The store is probed first: one that ignores create-only puts is refused.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) when it exists, [`InvalidInput`](ErrorKind::InvalidInput) without recipients,
+    /// [`Environment`](ErrorKind::Environment) when the store cannot be used.
+    #[tracing::instrument(skip_all, fields(%service))]
+    pub async fn create(
+        vault: &Store,
+        service: ServiceId,
+        recipients: Vec<Recipient>,
+        options: CreateOptions,
+        settings: &RepositorySettings,
+        env: Env,
+    ) -> Result<Self> {
+        if recipients.is_empty() {
+            return Err(Error::invalid("a repository needs at least one recipient who can open its keys"));
+        }
+        let store = vault.at(service.as_str())?;
+        let name = layout::repository()?;
+        if store.head(&name).await?.is_some() {
+            return Err(Error::conflict(format!("service {service} already has a repository")));
+        }
+        store.probe_exclusive_create().await?;
+
+        let id = RepositoryId::from_bytes(env.random());
+        let suite = options.suite.unwrap_or_else(Suite::preferred_here);
+        let epoch = EpochId(1);
+        let key = EpochKey::take(&mut env.random());
+        let description = Description { format: FORMAT, id, suite }.encode()?;
+        let mut objects = vec![PlainObject::of(name.as_str(), &description)];
+        // The description comes first: whoever creates it has the service.
+        if let Created::Conflict = store.create(&name, description).await? {
+            return Err(Error::conflict(format!("service {service} already has a repository")));
+        }
+        let wraps = wrap_all(recipients, key.clone(), id, epoch, env.clone()).await?;
+        for (name, object) in wraps {
+            objects.push(PlainObject::of(name.as_str(), &object));
+            if let Created::Conflict = store.create(&name, object).await? {
+                return Err(Error::conflict(format!("object {name} already exists")));
+            }
+        }
+        let keyring = Keyring::new(id, suite, [(epoch, key)], env.clone())?;
+        let genesis = Genesis {
+            format: FORMAT,
+            repository: *id.as_bytes(),
+            service: service.clone(),
+            suite: suite as u8,
+            created_at: env.now(),
+            objects,
+        };
+        let repository = Self::assemble(store, service, keyring, settings, env);
+        repository.journal.begin(1, genesis, Vec::new()).await?;
+        Ok(repository)
+    }
+
+    /// Opens the repository of `service` below `vault` with the keys that `identity` can unwrap.
+    ///
+    /// The catalog is read at the first use, so that a damaged one can still be verified and rebuilt.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) when there is none or the identity is not one of its recipients,
+    /// [`Damaged`](ErrorKind::Damaged) when its description or its keys are not readable.
+    #[tracing::instrument(skip_all, fields(%service))]
+    pub async fn open(
+        vault: &Store,
+        service: ServiceId,
+        identity: impl Into<Arc<Identity>>,
+        settings: &RepositorySettings,
+        env: Env,
+    ) -> Result<Self> {
+        let store = vault.at(service.as_str())?;
+        let description = match store.get(&layout::repository()?).await {
+            Ok(bytes) => Description::parse(&bytes)?,
+            Err(e) if e.is_not_found() => return Err(missing(&store, &service).await?),
+            Err(e) => return Err(e),
+        };
+        let keys = unwrap_all(&store, &description, identity.into()).await?;
+        let keyring = Keyring::new(description.id, description.suite, keys, env.clone())?;
+        Ok(Self::assemble(store, service, keyring, settings, env))
+    }
+
+    fn assemble(store: Store, service: ServiceId, keyring: Keyring, settings: &RepositorySettings, env: Env) -> Self {
+        let journal = Journal::new(store.clone(), keyring.clone(), env.clone());
+        let context = Arc::new(Context { service, store, keyring, env, shape: settings.shape() });
+        let cache = Arc::new(PackCache::new(Arc::clone(&context)));
+        Self { context, journal: Arc::new(journal), cache }
+    }
+
+    /// The repository's id.
+    #[must_use]
+    pub fn id(&self) -> RepositoryId {
+        self.context.keyring.repository()
+    }
+
+    /// The cipher suite of its objects.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.context.keyring.suite()
+    }
+
+    /// The store, at the repository's prefix.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.context.store
+    }
+}
+
+/// Why there is nothing to open.
+async fn missing(store: &Store, service: &ServiceId) -> Result<Error> {
+    let rest = store.list("").try_next().await?;
+    Ok(match rest {
+        Some(object) => Error::damaged(format!("object repository is missing, though object {} exists", object.name)),
+        None => Error::invalid(format!("service {service} has no repository in this vault")),
+    })
+}
+
+async fn wrap_all(
+    recipients: Vec<Recipient>,
+    key: EpochKey,
+    repository: RepositoryId,
+    epoch: EpochId,
+    env: Env,
+) -> Result<Vec<(ObjectName, Vec<u8>)>> {
+    // A passphrase costs a deliberately slow hash.
+    tokio::task::spawn_blocking(move || {
+        let entropy = CryptoEntropy(env);
+        recipients
+            .iter()
+            .map(|recipient| {
+                let wrap = recipient.wrap(&key, repository, epoch, &entropy)?;
+                Ok((layout::key(epoch, wrap.recipient())?, description::encode_key(&wrap)))
+            })
+            .collect()
+    })
+    .await
+    .map_err(|e| Error::internal("wrapping a key panicked").with_source(e))?
+}
+
+async fn unwrap_all(
+    store: &Store,
+    description: &Description,
+    identity: Arc<Identity>,
+) -> Result<Vec<(EpochId, EpochKey)>> {
+    let names: Vec<_> = store.list(layout::KEYS).try_collect().await?;
+    if names.is_empty() {
+        return Err(Error::damaged("the repository has no wrapped keys"));
+    }
+    let mut wraps = Vec::new();
+    let mut unreadable = None;
+    for object in names {
+        let bytes = store.get(&object.name).await?;
+        match parse_key(object.name.as_str(), &bytes) {
+            Ok(wrap) => wraps.push((object.name, wrap)),
+            Err(error) => {
+                tracing::warn!(%error, "a wrapped key is not readable");
+                unreadable = Some(error);
+            }
+        }
+    }
+    let id = description.id;
+    tokio::task::spawn_blocking(move || {
+        let mut keys: Vec<(EpochId, EpochKey)> = Vec::new();
+        let mut refusal = None;
+        for (name, wrap) in wraps {
+            let epoch = wrap.epoch();
+            if keys.iter().any(|(known, _)| *known == epoch) || !identity.matches(&wrap) {
+                continue;
+            }
+            match identity.unwrap(&wrap, id, epoch) {
+                Ok(key) => keys.push((epoch, key)),
+                Err(error) => refusal = Some(Error::from(error).context(format!("object {name} cannot be opened"))),
+            }
+        }
+        if !keys.is_empty() {
+            return Ok(keys);
+        }
+        // A key that is damaged might have been the one that this identity opens.
+        Err(unreadable.or(refusal).unwrap_or_else(|| {
+            Error::invalid(format!("no key of the repository is wrapped for this {}", identity.kind()))
+        }))
+    })
+    .await
+    .map_err(|e| Error::internal("unwrapping a key panicked").with_source(e))?
+}
+
+/// The injected randomness, as the crypto crate takes it.
+#[derive(Debug)]
+struct CryptoEntropy(Env);
+
+impl backup_crypto::Entropy for CryptoEntropy {
+    fn fill(&self, out: &mut [u8]) {
+        self.0.entropy().fill(out);
+    }
+}
+
+#[async_trait]
+impl backup_core::repository::Repository for Repository {
+    fn service(&self) -> &ServiceId {
+        &self.context.service
+    }
+
+    async fn catalog(&self) -> backup_core::Result<Arc<Catalog>> {
+        Ok(self.journal.refresh().await?)
+    }
+
+    async fn begin(&self, parent: ParentChoice, work: &Work) -> backup_core::Result<Box<dyn BackupSession>> {
+        let catalog = self.journal.refresh().await?;
+        let parent = match parent {
+            ParentChoice::None => None,
+            ParentChoice::Newest => catalog.latest().cloned(),
+            ParentChoice::Backup(id) => Some(
+                catalog.backup(id).cloned().ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?,
+            ),
+        };
+        let (context, journal) = (Arc::clone(&self.context), Arc::clone(&self.journal));
+        Ok(Box::new(Session::begin(context, journal, &self.cache, parent, work).await?))
+    }
+
+    async fn open(&self, backup: BackupId) -> backup_core::Result<Arc<dyn BackupSource>> {
+        let catalog = self.journal.refresh().await?;
+        let record = catalog.backup(backup).cloned();
+        let record = record.ok_or_else(|| Error::invalid(format!("backup {backup} does not exist")))?;
+        Ok(Arc::new(BackupReader::open(Arc::clone(&self.context), Arc::clone(&self.cache), record).await?))
+    }
+
+    async fn verify(&self, level: VerifyLevel, work: &Work) -> backup_core::Result<VerifyReport> {
+        Ok(crate::verify::verify(&self.context, &self.journal, &self.cache, level, work).await?)
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.context.store)
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository").field("id", &self.id()).field("store", &self.context.store).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,262 @@
+//! Sessions: a backup from its opening to its commit.
+
+mod adopt;
+mod parent;
+mod sink;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use backup_core::catalog::{BackupRecord, Catalog, CloseReason, Event, ManifestRef, PackId, Totals};
+use backup_core::engine::{BackupSink, Work};
+use backup_core::observe::{Phase, Unit};
+use backup_core::repository::BackupSession;
+use backup_core::{BackupId, SessionId, Snapshot};
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::fetch::PackCache;
+use crate::journal::{FORMAT, Journal};
+use crate::manifest::{Blob, Extent, Root, SegmentSink};
+use crate::pack::{Role, SEGMENT};
+use crate::pipeline::{Manifest, Queues, Shared, upload, worker};
+use crate::reader::BackupReader;
+use crate::witness::{self, Witness};
+use parent::Parent;
+use sink::Sink;
+
+/// Blobs of a root up to this size stand in the root itself.
+const INLINE_BLOB: usize = 64 << 10;
+
+/// A session of a repository.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    journal: Arc<Journal<Catalog>>,
+    backup: BackupId,
+    started_at: Timestamp,
+    parent: Option<Arc<Parent>>,
+    sink: Arc<Sink>,
+    workers: Vec<JoinHandle<()>>,
+    uploads: JoinSet<()>,
+    work: Work,
+}
+
+impl Session {
+    /// Opens a session against `parent` and says so in the journal.
+    pub(crate) async fn begin(
+        context: Arc<Context>,
+        journal: Arc<Journal<Catalog>>,
+        cache: &Arc<PackCache>,
+        parent: Option<BackupRecord>,
+        work: &Work,
+    ) -> Result<Self> {
+        let catalog = journal.refresh().await?;
+        let session = SessionId::mint(&context.env);
+        let backup = BackupId::mint(&context.env);
+        let started_at = context.env.now();
+        let (known, adopted) = adopt::learn(&context, cache, &catalog).await?;
+        let opened = Event::SessionOpened { session, at: started_at, parent: parent.as_ref().map(|p| p.id), adopted };
+        journal.commit(vec![opened]).await?;
+        let parent = match parent {
+            Some(record) => {
+                let reader = BackupReader::open(Arc::clone(&context), Arc::clone(cache), record).await?;
+                Some(Arc::new(Parent::new(Arc::new(reader))))
+            }
+            None => None,
+        };
+        let (shared, Queues { jobs, packs }) = Shared::new(context, session, known, Arc::clone(work.observer()))?;
+        let workers = worker::spawn(&shared, &jobs)?;
+        let uploads = upload::spawn(&shared, &packs);
+        let sink = Arc::new(Sink::new(Arc::clone(&shared), parent.clone()));
+        Ok(Self { shared, journal, backup, started_at, parent, sink, workers, uploads, work: work.clone() })
+    }
+
+    /// Lets the workers finish what was put.
+    async fn drain(&mut self) -> Result<()> {
+        self.shared.close_jobs();
+        let workers = std::mem::take(&mut self.workers);
+        let joined = tokio::task::spawn_blocking(move || workers.into_iter().try_for_each(JoinHandle::join)).await;
+        match joined {
+            Ok(Ok(())) => self.shared.failure.check(),
+            Ok(Err(_)) => Err(Error::internal("a worker thread panicked")),
+            Err(e) => Err(Error::internal("a worker thread could not be waited for").with_source(e)),
+        }
+    }
+
+    /// Waits until every pack is stored.
+    async fn settle(&mut self) -> Result<()> {
+        self.shared.close_packs();
+        while let Some(upload) = self.uploads.join_next().await {
+            upload.map_err(|e| Error::internal("an upload panicked").with_source(e))?;
+        }
+        self.shared.failure.check()
+    }
+
+    /// Ends the session without a backup, as far as it can be told to anyone.
+    async fn give_up(&mut self) -> Result<()> {
+        self.shared.failure.set(Error::cancelled());
+        self.uploads.abort_all();
+        // The failure that was just set is not news.
+        let _ = self.drain().await;
+        let at = self.shared.context.env.now();
+        let closed = Event::SessionClosed { session: self.shared.session, at, reason: CloseReason::Abandoned };
+        self.journal.commit(vec![closed]).await.map(drop)
+    }
+
+    async fn finish(&mut self, snapshot: Snapshot) -> Result<BackupRecord> {
+        self.drain().await?;
+        self.work.started(Phase::Upload, None, Unit::Bytes);
+        let root = RootFacts {
+            backup: self.backup,
+            parent: self.parent.as_ref().map(|p| p.record().id),
+            started_at: self.started_at,
+            ended_at: self.shared.context.env.now(),
+            snapshot,
+        };
+        let shared = Arc::clone(&self.shared);
+        let (root, manifest) = tokio::task::spawn_blocking(move || write_root(&shared, root))
+            .await
+            .map_err(|e| Error::internal("writing a manifest panicked").with_source(e))??;
+        self.settle().await?;
+        self.work.ended(Phase::Upload);
+        self.work.started(Phase::Commit, None, Unit::Items);
+        let totals = Totals {
+            data_bytes: root.data_bytes,
+            new_bytes: root.new_bytes,
+            stored_bytes: self.shared.stored_bytes(),
+            entries: root.entries,
+        };
+        let record = BackupRecord::new(
+            self.backup,
+            root.service,
+            self.shared.session,
+            root.parent,
+            (self.started_at, self.shared.context.env.now()),
+            totals,
+            manifest,
+            root.reused,
+            root.snapshot,
+        );
+        let committed = self.journal.commit(vec![Event::BackupCommitted { record: Box::new(record.clone()) }]).await?;
+        // The backup exists from here on. The witness only makes a later loss of the journal's end visible.
+        let witness = Witness { backup: self.backup, place: committed.place };
+        if let Err(error) = witness::write(&self.shared.context, self.shared.session, &witness).await {
+            tracing::warn!(%error, backup = %self.backup, "the witness of a commit could not be written");
+        }
+        self.work.ended(Phase::Commit);
+        Ok(record)
+    }
+}
+
+/// What a root is made of besides what the pipeline has counted.
+struct RootFacts {
+    backup: BackupId,
+    parent: Option<BackupId>,
+    started_at: Timestamp,
+    ended_at: Timestamp,
+    snapshot: Snapshot,
+}
+
+/// Writes what is left of the manifest, and its root. Blocking.
+fn write_root(shared: &Shared, facts: RootFacts) -> Result<(Root, ManifestRef)> {
+    let Manifest { writer, mut lane } = shared.take_manifest()?;
+    let written = writer.finish(&mut lane)?;
+    let parts = blob(&mut lane, &written.parts)?;
+    let packs = blob(&mut lane, &shared.table.snapshot())?;
+    let root = Root {
+        format: FORMAT,
+        backup: facts.backup,
+        service: shared.context.service.clone(),
+        session: shared.session,
+        parent: facts.parent,
+        started_at: facts.started_at,
+        ended_at: facts.ended_at,
+        data_bytes: written.data_bytes,
+        new_bytes: shared.new_bytes(),
+        entries: written.entries,
+        snapshot: facts.snapshot,
+        parts,
+        packs,
+        reused: shared.table.foreign_sessions(shared.session),
+    };
+    let bytes = encode(&root)?;
+    if bytes.len() > SEGMENT {
+        return Err(Error::invalid(format!("the engine's snapshot makes a manifest root of {} bytes", bytes.len())));
+    }
+    let (number, segment) = lane.store(Role::ManifestRoot, &bytes)?;
+    lane.finish()?;
+    let pack = PackId { session: shared.session, number };
+    Ok((root, ManifestRef { pack, segment, digest: *blake3::hash(&bytes).as_bytes() }))
+}
+
+fn encode(value: &impl minicbor::Encode<()>) -> Result<Vec<u8>> {
+    minicbor::to_vec(value).map_err(|e| Error::internal("a manifest root cannot be encoded").with_source(e))
+}
+
+fn blob(sink: &mut dyn SegmentSink, value: &impl minicbor::Encode<()>) -> Result<Blob> {
+    let bytes = encode(value)?;
+    if bytes.len() <= INLINE_BLOB {
+        return Ok(Blob::Inline(bytes));
+    }
+    let mut extents = Vec::new();
+    for piece in bytes.chunks(SEGMENT) {
+        let (pack, segment) = sink.store(Role::Blob, piece)?;
+        Extent::push(&mut extents, Extent::stored(piece.len() as u64, pack, segment, 0));
+    }
+    Ok(Blob::Stored(extents))
+}
+
+#[async_trait]
+impl BackupSession for Session {
+    fn id(&self) -> SessionId {
+        self.shared.session
+    }
+
+    fn parent(&self) -> Option<&BackupRecord> {
+        self.parent.as_ref().map(|p| p.record())
+    }
+
+    fn sink(&self) -> Arc<dyn BackupSink> {
+        Arc::clone(&self.sink) as Arc<dyn BackupSink>
+    }
+
+    async fn commit(mut self: Box<Self>, snapshot: Snapshot) -> backup_core::Result<BackupRecord> {
+        match self.finish(snapshot).await {
+            Ok(record) => Ok(record),
+            Err(error) => {
+                // A commit whose fate is unknown must not be contradicted; anything else is worth saying.
+                if error.kind() != crate::error::ErrorKind::Unavailable
+                    && let Err(closing) = self.give_up().await
+                {
+                    tracing::debug!(error = %closing, "the session of a failed commit could not be closed");
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn abort(mut self: Box<Self>) -> backup_core::Result<()> {
+        Ok(self.give_up().await?)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Workers find their queues closed and end; uploads are aborted with their set. The manifest holds the pipeline that
+        // holds it, so it is taken apart here.
+        self.shared.failure.set(Error::cancelled());
+        self.shared.close_jobs();
+        self.shared.close_packs();
+        drop(self.shared.take_manifest());
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.shared.session).field("backup", &self.backup).finish_non_exhaustive()
+    }
+}

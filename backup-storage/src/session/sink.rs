@@ -1,0 +1,206 @@
+//! Where an engine's entries enter the pipeline.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::engine::{BackupSink, BlockInspector, LocalFile, Put, Stored};
+use backup_core::entry::{EntryKind, EntryMeta, EntryPath};
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::parent::Parent;
+use crate::error::{Error, Result};
+use crate::pack::SEGMENT;
+use crate::pipeline::Shared;
+use crate::pipeline::assembly::{Assembly, ParentContent};
+use crate::pipeline::worker::{Job, SPAN};
+
+/// The sink of one session.
+pub(crate) struct Sink {
+    shared: Arc<Shared>,
+    parent: Option<Arc<Parent>>,
+    /// Keyed hashes of the paths that were put, 16 bytes each whatever their length.
+    paths: Mutex<HashSet<[u8; 16]>>,
+}
+
+/// A local file that was opened.
+struct Opened {
+    file: File,
+    len: u64,
+    mode: u32,
+    modified: Option<Timestamp>,
+}
+
+impl Sink {
+    pub(crate) fn new(shared: Arc<Shared>, parent: Option<Arc<Parent>>) -> Self {
+        Self { shared, parent, paths: Mutex::new(HashSet::new()) }
+    }
+
+    fn claim(&self, path: &EntryPath) -> Result<()> {
+        self.shared.failure.check()?;
+        if self.paths.lock().insert(self.shared.hash.block(path.as_bytes())) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{path} was put twice")))
+    }
+
+    fn release(&self, path: &EntryPath) {
+        self.paths.lock().remove(&self.shared.hash.block(path.as_bytes()));
+    }
+
+    async fn compared_with(&self, path: &EntryPath) -> Result<Option<ParentContent>> {
+        let Some(parent) = &self.parent else { return Ok(None) };
+        match parent.entry(path).await? {
+            Some(entry) => Ok(Some(parent.content(&entry, &self.shared).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn receive(&self, receipt: oneshot::Receiver<Stored>) -> Result<Stored> {
+        receipt.await.map_err(|_| self.shared.ended())
+    }
+
+    async fn store_file(&self, file: LocalFile) -> Result<Put> {
+        let LocalFile { path, mut meta, unchanged, on_shrink, inspector, .. } = file;
+        let opened = tokio::task::spawn_blocking(move || open(&path))
+            .await
+            .map_err(|e| Error::internal("opening a file panicked").with_source(e))??;
+        let Some(Opened { file, len, mode, modified }) = opened else { return Ok(Put::Vanished) };
+        meta = meta.with_mode(mode).with_modified(modified);
+        let before = match &self.parent {
+            Some(parent) => parent.entry(&meta.path).await?.map(|entry| (parent, entry)),
+            None => None,
+        };
+        let mut compared = None;
+        if let Some((parent, entry)) = before {
+            if parent.is_unchanged(&entry, unchanged, len, modified) {
+                let whole = parent.whole(&entry, meta, &self.shared).await?;
+                self.shared.submit(Job::Add(Box::new(whole))).await?;
+                return Ok(Put::Stored(Stored { len, new_bytes: 0, unread: true }));
+            }
+            compared = Some(parent.content(&entry, &self.shared).await?);
+        }
+        let spans = len.div_ceil(SPAN).max(1);
+        let reads = usize::try_from(spans).map_err(|_| Error::invalid(format!("{} is too large", meta.path)))?;
+        let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, reads);
+        let file = Arc::new(file);
+        for span in 0..spans {
+            let range = span * SPAN..len.min((span + 1) * SPAN);
+            let (assembly, file) = (Arc::clone(&assembly), Arc::clone(&file));
+            self.shared.submit(Job::Span { assembly, file, range, on_shrink }).await?;
+        }
+        drop((assembly, file));
+        Ok(Put::Stored(self.receive(receipt).await?))
+    }
+
+    async fn store_stream(
+        &self,
+        meta: EntryMeta,
+        mut body: BoxStream<'_, backup_core::Result<Bytes>>,
+        inspector: Option<Arc<dyn BlockInspector>>,
+    ) -> Result<Stored> {
+        let compared = self.compared_with(&meta.path).await?;
+        let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, 1);
+        let mut chunk = Vec::new();
+        let mut offset = 0;
+        while let Some(piece) = body.next().await {
+            let mut piece = piece?;
+            while !piece.is_empty() {
+                let room = SEGMENT - chunk.len();
+                chunk.extend_from_slice(&piece.split_to(room.min(piece.len())));
+                if chunk.len() == SEGMENT {
+                    let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(SEGMENT));
+                    self.submit_chunk(&assembly, &mut offset, bytes).await?;
+                }
+            }
+        }
+        if !chunk.is_empty() {
+            self.submit_chunk(&assembly, &mut offset, chunk).await?;
+        }
+        self.shared.submit(Job::End { assembly }).await?;
+        self.receive(receipt).await
+    }
+
+    async fn submit_chunk(&self, assembly: &Arc<Assembly>, offset: &mut u64, bytes: Vec<u8>) -> Result<()> {
+        assembly.open_read();
+        let at = *offset;
+        *offset += bytes.len() as u64;
+        self.shared.submit(Job::Chunk { assembly: Arc::clone(assembly), offset: at, bytes }).await
+    }
+}
+
+fn open(path: &Path) -> Result<Option<Opened>> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(path.display(), e)),
+    };
+    let found = file.metadata().map_err(|e| Error::io(path.display(), e))?;
+    if !found.is_file() {
+        return Err(Error::invalid(format!("{} is not a regular file", path.display())));
+    }
+    let modified = Timestamp::new(found.mtime(), i32::try_from(found.mtime_nsec()).unwrap_or(0)).ok();
+    // The manifest keeps microseconds; what is compared with it must be cut alike.
+    let modified = modified.and_then(|t| Timestamp::from_microsecond(t.as_microsecond()).ok());
+    Ok(Some(Opened { file, len: found.len(), mode: found.mode() & 0o7777, modified }))
+}
+
+#[async_trait]
+impl BackupSink for Sink {
+    async fn put_file(&self, file: LocalFile) -> backup_core::Result<Put> {
+        if file.meta.kind != EntryKind::File && file.meta.kind != EntryKind::Record {
+            return Err(backup_core::Error::invalid(format!("{} is put as a file but is none", file.meta.path)));
+        }
+        self.claim(&file.meta.path)?;
+        let path = file.meta.path.clone();
+        let put = self.store_file(file).await;
+        if matches!(put, Ok(Put::Vanished)) {
+            self.release(&path);
+        }
+        Ok(put?)
+    }
+
+    async fn put_stream(
+        &self,
+        meta: EntryMeta,
+        body: BoxStream<'_, backup_core::Result<Bytes>>,
+        inspector: Option<Arc<dyn BlockInspector>>,
+    ) -> backup_core::Result<Stored> {
+        self.claim(&meta.path)?;
+        Ok(self.store_stream(meta, body, inspector).await?)
+    }
+
+    async fn reuse(&self, meta: EntryMeta) -> backup_core::Result<Option<Stored>> {
+        let Some(identity) = &meta.identity else {
+            return Err(backup_core::Error::invalid(format!("{} has no identity to reuse by", meta.path)));
+        };
+        let Some(parent) = &self.parent else { return Ok(None) };
+        let Some(entry) = parent.find(identity).await? else { return Ok(None) };
+        self.claim(&meta.path)?;
+        let whole = parent.whole(&entry, meta, &self.shared).await?;
+        let len = whole.len;
+        self.shared.submit(Job::Add(Box::new(whole))).await?;
+        Ok(Some(Stored { len, new_bytes: 0, unread: true }))
+    }
+
+    fn concurrency(&self) -> usize {
+        // Enough that small files are opened while others are read; few enough that descriptors do not run out.
+        (self.shared.context.shape.workers * 8).clamp(16, 128)
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sink({})", self.shared.session)
+    }
+}
