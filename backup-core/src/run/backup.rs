@@ -45,9 +45,8 @@ pub async fn backup(
     if let Some(blocker) = deployment.findings.iter().find(|f| f.severity == Severity::Blocker) {
         return Err(Error::environment(format!("{engine} cannot be backed up: {blocker}")));
     }
-    let own = |b: &&BackupRecord| {
-        b.snapshot.engine == engine.descriptor().name && b.snapshot.source == deployment.source
-    };
+    let own =
+        |b: &&BackupRecord| b.snapshot.engine == engine.descriptor().name && b.snapshot.source == deployment.source;
     let parent = match options.parent {
         ParentChoice::Newest => {
             let catalog = work.run(repository.catalog()).await?;
@@ -74,7 +73,7 @@ pub async fn backup(
     };
     let session = work.run(repository.begin(parent, work)).await?;
     let cx = BackupContext::new(work.clone(), session.sink(), session.parent().cloned());
-    let snapshot = match work.run(engine.backup(&cx)).await {
+    let snapshot = match work.run(engine.backup(&cx)).await.and_then(|snapshot| work.checkpoint().map(|()| snapshot)) {
         Ok(snapshot) => snapshot,
         Err(error) => {
             // The engine's error is what the caller needs; a session that could not be closed is fenced later.

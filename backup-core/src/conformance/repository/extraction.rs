@@ -180,7 +180,7 @@ pub async fn extract_writes_last_things_last(harness: &dyn RepositoryHarness) {
         fixture.assert_at(target.path());
     }
 
-    // Something in the way that only shows while files are being written.
+    // A backup that cannot be extracted whole.
     let session = stage.begin(ParentChoice::None).await;
     let sink = session.sink();
     let escape = EntryMeta::new(path("z"), EntryKind::Symlink { target: b"../../outside".to_vec() });
@@ -291,7 +291,7 @@ pub async fn extract_resumes(harness: &dyn RepositoryHarness) {
     assert!(!exists(&last.under(root)), "a cancelled extraction has made its target startable");
 
     // Dropped after some steps. Whoever works on in the background must not make the target startable either.
-    for polls in [1, 2, 5] {
+    for polls in [1, 2, 5, 7] {
         let target = scratch();
         let order = Extract::into_dir(target.path()).with_last([last.clone()]);
         let cancel = CancellationToken::new();
