@@ -4,14 +4,13 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
-use tokio_util::sync::CancellationToken;
-
+use super::context::Work;
 use crate::catalog::BackupRecord;
 use crate::entry::{EntryInfo, EntryPath, Selector};
 use crate::error::{Error, Result};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
 
 /// How much of the repository a restore touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -164,15 +163,22 @@ pub trait BackupSource: Debug + Send + Sync {
     /// Writes entries into directories: in parallel, durable when it returns, and restartable: repeated after an
     /// interruption with [`Existing::Delta`], it fetches only what is missing.
     ///
+    /// Progress is reported in bytes of content: [`Phase::Compare`](crate::observe::Phase::Compare) for what the target already
+    /// has, [`Phase::Write`](crate::observe::Phase::Write) for what is written, and then [`Phase::Sync`](crate::observe::Phase::Sync).
+    ///
     /// Paths never leave the directories of the order, also not through symbolic links that lie in them: such a link is an
     /// obstacle that [`Existing::Refuse`] refuses and [`Existing::Delta`] replaces. A symbolic link of the backup that would
     /// lead out of the directory it goes to is an [`InvalidInput`](crate::ErrorKind::InvalidInput) unless it is left out.
+    ///
+    /// # Cancel safety
+    /// Dropped or cancelled through `work`, it leaves a target without the entries of [`Extract::last`], which the same order
+    /// with [`Existing::Delta`] completes.
     ///
     /// # Errors
     /// [`Damaged`](crate::ErrorKind::Damaged) when stored content is not what it must be,
     /// [`Environment`](crate::ErrorKind::Environment) when the target cannot be written,
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when a file exists and [`Existing::Refuse`] was ordered.
-    async fn extract(&self, order: Extract, cancel: &CancellationToken) -> Result<Extracted>;
+    async fn extract(&self, order: Extract, work: &Work) -> Result<Extracted>;
 }
 
 /// Conveniences over [`BackupSource`].

@@ -288,16 +288,16 @@ impl BackupSource for TrippingSource {
         self.inner.footprint(selector).await
     }
 
-    async fn extract(&self, order: Extract, cancel: &CancellationToken) -> Result<Extracted> {
+    async fn extract(&self, order: Extract, work: &Work) -> Result<Extracted> {
         if !self.wire.spent() {
-            return self.inner.extract(order, cancel).await;
+            return self.inner.extract(order, work).await;
         }
         // What an extraction has done when it is interrupted: some of the files, none of the last.
         let listed: Vec<EntryInfo> = self.inner.entries(order.selector.clone()).try_collect().await?;
         let files = listed.into_iter().filter(|e| e.meta.kind == EntryKind::File).map(|e| e.meta.path);
         let missing: Vec<EntryPath> = files.skip(1).step_by(2).collect();
         let last = order.last.clone();
-        self.inner.extract(order.with_except(missing).with_except(last), cancel).await?;
+        self.inner.extract(order.with_except(missing).with_except(last), work).await?;
         self.wire.trip().await
     }
 }

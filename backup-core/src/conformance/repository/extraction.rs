@@ -286,7 +286,8 @@ pub async fn extract_resumes(harness: &dyn RepositoryHarness) {
     let cancelled = CancellationToken::new();
     cancelled.cancel();
     let order = Extract::into_dir(root).with_last([last.clone()]);
-    let error = source.extract(order.clone(), &cancelled).await.expect_err("it was cancelled");
+    let error =
+        source.extract(order.clone(), &stage.work().with_cancel(cancelled)).await.expect_err("it was cancelled");
     assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
     assert!(!exists(&last.under(root)), "a cancelled extraction has made its target startable");
 
@@ -294,8 +295,8 @@ pub async fn extract_resumes(harness: &dyn RepositoryHarness) {
     for polls in [1, 2, 5, 7] {
         let target = scratch();
         let order = Extract::into_dir(target.path()).with_last([last.clone()]);
-        let cancel = CancellationToken::new();
-        let mut running = Box::pin(source.extract(order, &cancel));
+        let work = stage.work();
+        let mut running = Box::pin(source.extract(order, &work));
         let mut ended = false;
         for _ in 0..polls {
             ended = ended || futures::poll!(running.as_mut()).is_ready();

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::TryStreamExt;
-use tokio_util::sync::CancellationToken;
 
 use super::RepositoryHarness;
 use crate::catalog::BackupRecord;
@@ -140,7 +139,7 @@ pub(super) async fn range(source: &dyn BackupSource, path: &EntryPath, range: st
 }
 
 pub(super) async fn extract(source: &dyn BackupSource, order: Extract) -> Result<Extracted> {
-    source.extract(order, &CancellationToken::new()).await
+    source.extract(order, &Work::default()).await
 }
 
 pub(super) fn delta(root: &Path) -> Extract {

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use tokio_util::sync::CancellationToken;
 
 use super::content::{BLOCK, Manifest};
 use super::extract;
 use crate::catalog::BackupRecord;
-use crate::engine::{BackupSource, Extract, Extracted, Footprint};
+use crate::engine::{BackupSource, Extract, Extracted, Footprint, Work};
 use crate::entry::{EntryInfo, EntryPath, Selector};
 use crate::error::{Error, Result};
 
@@ -95,7 +94,7 @@ impl BackupSource for MemorySource {
         Ok(footprint)
     }
 
-    async fn extract(&self, order: Extract, cancel: &CancellationToken) -> Result<Extracted> {
-        extract::extract(&self.manifest, &order, cancel).await
+    async fn extract(&self, order: Extract, work: &Work) -> Result<Extracted> {
+        extract::extract(&self.manifest, &order, work.cancel()).await
     }
 }
