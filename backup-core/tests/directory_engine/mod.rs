@@ -145,7 +145,7 @@ impl BackupEngine for DirectoryEngine {
             fs::write(&marker, cx.source().record().id.to_string()).map_err(io(&marker))?;
             order = order.with_last([path(IDENTITY)]);
         }
-        let extracted = cx.source().extract(order, cx.work().cancel()).await?;
+        let extracted = cx.source().extract(order, cx.work()).await?;
         if marker.exists() {
             fs::remove_file(&marker).map_err(io(&marker))?;
         }
