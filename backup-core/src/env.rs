@@ -205,3 +205,44 @@ mod manual {
 }
 #[cfg(any(test, feature = "test-util"))]
 pub use manual::{ManualClock, SeededEntropy};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_manual_clock_moves_only_by_hand_and_by_sleeping() {
+        let env = Env::seeded(1);
+        let (wall, since) = (env.now(), env.clock().monotonic());
+        assert_eq!((env.now(), env.clock().monotonic()), (wall, since));
+        env.clock().sleep(Duration::from_secs(3600)).await;
+        assert_eq!(env.now().duration_since(wall).as_secs(), 3600);
+        assert_eq!(env.clock().monotonic() - since, Duration::from_secs(3600));
+
+        let clock = ManualClock::at(Timestamp::MAX);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.now(), Timestamp::MAX, "time ends, the process does not");
+    }
+
+    #[test]
+    fn a_seed_decides_every_byte() {
+        let bytes = |seed| {
+            let env = Env::seeded(seed);
+            (env.random::<32>(), env.random::<5>())
+        };
+        assert_eq!(bytes(1), bytes(1));
+        assert_ne!(bytes(1), bytes(2));
+        let (first, second) = bytes(1);
+        assert_ne!(first[..5], second, "a sequence goes on");
+    }
+
+    #[tokio::test]
+    async fn the_machine_has_time_and_randomness() {
+        let env = Env::system();
+        assert_ne!(env.random::<16>(), env.random::<16>());
+        let before = env.clock().monotonic();
+        env.clock().sleep(Duration::ZERO).await;
+        assert!(env.clock().monotonic() >= before);
+        assert!(env.now() > Timestamp::UNIX_EPOCH);
+    }
+}

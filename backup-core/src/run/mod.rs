@@ -5,3 +5,6 @@ mod restore;
 
 pub use backup::{BackupOptions, backup};
 pub use restore::{RestorePlan, check, plan_restore, restore};
+
+#[cfg(test)]
+mod tests;

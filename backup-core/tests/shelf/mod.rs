@@ -21,12 +21,6 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Repositories as they are.
-    #[allow(dead_code, reason = "each test binary compiles this module and uses what it needs of it")]
-    pub(crate) fn new() -> Self {
-        Self::wrapped(|repository| repository)
-    }
-
     /// Repositories behind `wrap`.
     pub(crate) fn wrapped(wrap: Wrap) -> Self {
         Self { env: Env::seeded(7), wrap, made: Mutex::default() }

@@ -126,8 +126,7 @@ pub async fn incremental_backup_restores(suite: &mut Suite<'_>) {
     assert_eq!(second.parent, Some(full.id), "the newest backup of the same source is the parent");
     assert!(second.new_bytes < full.new_bytes, "{} bytes were stored again", second.new_bytes);
     suite.assert_restores(repository.as_ref(), &second, &digest).await;
-    let mut named = BackupOptions::default();
-    named.parent = ParentChoice::Backup(full.id);
+    let named = BackupOptions { parent: ParentChoice::Backup(full.id) };
     let third = suite.backup(repository.as_ref(), named).await;
     assert_eq!(third.parent, Some(full.id), "the named parent");
     suite.assert_restores(repository.as_ref(), &third, &digest).await;

@@ -35,7 +35,9 @@ pub async fn entries_and_selectors(harness: &dyn RepositoryHarness) {
         let expected: Vec<_> = sorted.iter().filter(|p| selector.matches(p)).cloned().collect();
         let listed = entries(source.as_ref(), selector.clone()).await;
         let listed: Vec<_> = listed.into_iter().map(|e| e.meta.path).collect();
-        assert_eq!(listed, expected, "entries of {selector:?}");
+        assert_eq!(listed.len(), expected.len(), "number of entries of {selector:?}");
+        let wrong = listed.iter().zip(&expected).find(|(actual, expected)| actual != expected);
+        assert_eq!(wrong, None, "entries of {selector:?}, in order");
     }
 }
 
@@ -73,7 +75,8 @@ pub async fn ranges(harness: &dyn RepositoryHarness) {
         }
         #[expect(clippy::reversed_empty_ranges, reason = "that is what must be refused")]
         for outside in [0..len + 1, len + 1..len + 2, len..len + 1, 1..0, 0..u64::MAX] {
-            let error = range(source.as_ref(), &path, outside.clone()).await.expect_err("it lies outside");
+            let error =
+                range(source.as_ref(), &path, outside.clone()).await.map(|b| b.len()).expect_err("it lies outside");
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name} {outside:?}: {error}");
         }
     }

@@ -1,5 +1,7 @@
 //! A session becomes a backup by one explicit commit, or never.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
@@ -14,7 +16,7 @@ use crate::repository::{ParentChoice, VerifyLevel};
 /// A repository without backups can be read, checked and reopened.
 pub async fn empty_repository(harness: &dyn RepositoryHarness) {
     let stage = Stage::new(harness).await;
-    for repository in [stage.repository.clone(), harness.reopen(stage.repository.service()).await] {
+    for repository in [Arc::clone(&stage.repository), harness.reopen(stage.repository.service()).await] {
         assert_eq!(repository.service(), stage.repository.service(), "whose repository it is");
         assert!(!repository.to_string().is_empty(), "a repository has a name for people");
         let catalog = repository.catalog().await.expect("the catalog can be read");

@@ -1,5 +1,7 @@
 //! What is stored is checked and counted.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::RepositoryHarness;
@@ -16,7 +18,7 @@ pub async fn verification_of_sound_content(harness: &dyn RepositoryHarness) {
     stage.store(ParentChoice::None, &[("a", &a)]).await;
     let open = stage.begin(ParentChoice::Newest).await;
     put_all(open.sink().as_ref(), &[("c", &noise(3, 2 * MIB))]).await;
-    for repository in [stage.repository.clone(), harness.reopen(stage.repository.service()).await] {
+    for repository in [Arc::clone(&stage.repository), harness.reopen(stage.repository.service()).await] {
         for level in [VerifyLevel::Catalog, VerifyLevel::Objects, VerifyLevel::Sample(50), VerifyLevel::Full] {
             let report = repository.verify(level, &stage.work()).await.expect("it can be verified");
             assert!(report.is_sound(), "{level}: {report:?}");

@@ -10,50 +10,52 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tokio_util::sync::CancellationToken;
-
 use super::content::{BLOCK, Manifest, StoredEntry};
 use super::foreign;
 use super::place::{Place, Places, what};
-use crate::engine::{Existing, Extract, Extracted};
+use crate::engine::{Existing, Extract, Extracted, Work};
 use crate::entry::{EntryKind, EntryPath};
 use crate::error::{Error, Result};
+use crate::observe::{Phase, Unit};
 
-pub(super) async fn extract(manifest: &Manifest, order: &Extract, cancel: &CancellationToken) -> Result<Extracted> {
+pub(super) async fn extract(manifest: &Manifest, order: &Extract, work: &Work) -> Result<Extracted> {
     let places = Places::new(order)?;
-    let mut work = Extraction::new(manifest, order, &places, cancel);
-    work.refuse()?;
-    work.withdraw_last()?;
-    work.folders()?;
-    for entry in work.chosen.clone() {
+    let mut job = Extraction::new(manifest, order, &places, work);
+    job.refuse()?;
+    let len = job.chosen.iter().map(|e| e.info.len).sum();
+    work.started(Phase::Write, Some(len), Unit::Bytes);
+    job.withdraw_last()?;
+    job.folders()?;
+    for entry in job.chosen.clone() {
         if entry.info.meta.kind == EntryKind::File && !order.last.contains(&entry.info.meta.path) {
-            work.file(entry).await?;
+            job.file(entry).await?;
         }
     }
-    for entry in work.chosen.clone() {
+    for entry in job.chosen.clone() {
         if let EntryKind::Symlink { target } = &entry.info.meta.kind {
-            work.link(&entry.info.meta.path, target)?;
+            job.link(&entry.info.meta.path, target)?;
         }
     }
     if order.existing == Existing::Delta {
-        work.done.removed = foreign::remove(manifest, order, &places)?;
+        job.done.removed = foreign::remove(manifest, order, &places)?;
     }
-    work.folder_modes(|path| !order.last.iter().any(|l| l.is_within(path.as_bytes())))?;
-    work.sync_folders()?;
-    for entry in work.chosen.clone() {
+    job.folder_modes(|path| !order.last.iter().any(|l| l.is_within(path.as_bytes())))?;
+    job.sync_folders()?;
+    for entry in job.chosen.clone() {
         if entry.info.meta.kind == EntryKind::File && order.last.contains(&entry.info.meta.path) {
-            work.file(entry).await?;
+            job.file(entry).await?;
         }
     }
-    work.folder_modes(|path| order.last.iter().any(|l| l.is_within(path.as_bytes())))?;
-    work.sync_folders()?;
-    Ok(work.done)
+    job.folder_modes(|path| order.last.iter().any(|l| l.is_within(path.as_bytes())))?;
+    job.sync_folders()?;
+    work.ended(Phase::Write);
+    Ok(job.done)
 }
 
 struct Extraction<'a> {
     order: &'a Extract,
     places: &'a Places,
-    cancel: &'a CancellationToken,
+    work: &'a Work,
     /// What is to be extracted, sorted by path.
     chosen: Vec<&'a StoredEntry>,
     /// Folders whose content changed.
@@ -62,16 +64,16 @@ struct Extraction<'a> {
 }
 
 impl<'a> Extraction<'a> {
-    fn new(manifest: &'a Manifest, order: &'a Extract, places: &'a Places, cancel: &'a CancellationToken) -> Self {
+    fn new(manifest: &'a Manifest, order: &'a Extract, places: &'a Places, work: &'a Work) -> Self {
         let chosen = manifest.values().map(AsRef::as_ref).filter(|e| {
             let meta = &e.info.meta;
             meta.kind != EntryKind::Record && order.selector.matches(&meta.path) && !order.except.contains(&meta.path)
         });
-        Self { order, places, cancel, chosen: chosen.collect(), touched: BTreeSet::new(), done: Extracted::default() }
+        Self { order, places, work, chosen: chosen.collect(), touched: BTreeSet::new(), done: Extracted::default() }
     }
 
     fn checkpoint(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+        self.work.checkpoint()
     }
 
     /// Everything that can be refused, is refused before anything is touched.
@@ -217,6 +219,7 @@ impl<'a> Extraction<'a> {
                 file.write_all_at(&block.bytes, offset).map_err(named)?;
                 self.done.written_bytes += block.bytes.len() as u64;
             }
+            self.work.advanced(if known { Phase::Compare } else { Phase::Write }, block.bytes.len() as u64);
         }
         file.set_permissions(Permissions::from_mode(entry.info.meta.mode)).map_err(named)?;
         file.sync_all().map_err(named)?;

@@ -95,6 +95,6 @@ impl BackupSource for MemorySource {
     }
 
     async fn extract(&self, order: Extract, work: &Work) -> Result<Extracted> {
-        extract::extract(&self.manifest, &order, work.cancel()).await
+        extract::extract(&self.manifest, &order, work).await
     }
 }

@@ -1,0 +1,105 @@
+//! A repository that breaks exactly one rule.
+
+mod session;
+mod source;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::catalog::Catalog;
+use backup_core::engine::{BackupSource, Work};
+use backup_core::repository::{BackupSession, Damage, ParentChoice, Repository, VerifyLevel, VerifyReport};
+use backup_core::{BackupId, Result, ServiceId};
+use parking_lot::Mutex;
+
+/// The rule that is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// None: what shows that the wrapper itself breaks nothing.
+    None,
+    LosesLastByte,
+    FlipsByte,
+    LosesModes,
+    NeverReuses,
+    AcceptsDuplicates,
+    FollowsSources,
+    ReadsAlways,
+    TrustsYoungFiles,
+    InspectsTwice,
+    InspectsNoZeros,
+    CommitsWhenDropped,
+    IgnoresFences,
+    Miscounts,
+    ListsBackwards,
+    IgnoresSelectors,
+    ClampsRanges,
+    ReadsInOnePiece,
+    ForgetsLast,
+    ExtractsNaively,
+    IgnoresKeep,
+    WritesEverything,
+    CriesWolf,
+    OpensAnything,
+    ShowsOldCatalog,
+}
+
+#[derive(Debug)]
+pub(crate) struct Mutant {
+    inner: Arc<dyn Repository>,
+    fault: Fault,
+    seen: Mutex<Option<Arc<Catalog>>>,
+}
+
+impl Mutant {
+    pub(crate) fn boxed(inner: Arc<dyn Repository>, fault: Fault) -> Arc<dyn Repository> {
+        Arc::new(Self { inner, fault, seen: Mutex::default() })
+    }
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mutant({}, {:?})", self.inner, self.fault)
+    }
+}
+
+#[async_trait]
+impl Repository for Mutant {
+    fn service(&self) -> &ServiceId {
+        self.inner.service()
+    }
+
+    async fn catalog(&self) -> Result<Arc<Catalog>> {
+        let catalog = self.inner.catalog().await?;
+        if self.fault == Fault::ShowsOldCatalog {
+            return Ok(Arc::clone(self.seen.lock().get_or_insert(Arc::new(Catalog::new()))));
+        }
+        Ok(catalog)
+    }
+
+    async fn begin(&self, parent: ParentChoice, work: &Work) -> Result<Box<dyn BackupSession>> {
+        let parent = if self.fault == Fault::NeverReuses { ParentChoice::None } else { parent };
+        let inner = self.inner.begin(parent, work).await?;
+        let spare = self.inner.begin(ParentChoice::None, work).await?;
+        Ok(session::MutantSession::boxed(inner, spare, self.fault, work.env().now()))
+    }
+
+    async fn open(&self, backup: BackupId) -> Result<Arc<dyn BackupSource>> {
+        let mut opened = self.inner.open(backup).await;
+        if self.fault == Fault::OpensAnything
+            && opened.is_err()
+            && let Some(latest) = self.inner.catalog().await?.latest()
+        {
+            opened = self.inner.open(latest.id).await;
+        }
+        Ok(Arc::new(source::MutantSource { inner: opened?, fault: self.fault }))
+    }
+
+    async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport> {
+        let mut report = self.inner.verify(level, work).await?;
+        if self.fault == Fault::CriesWolf {
+            report.damages.push(Damage::new("nothing", "looks odd", Vec::new()));
+        }
+        Ok(report)
+    }
+}
