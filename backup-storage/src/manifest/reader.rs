@@ -74,6 +74,33 @@ impl ManifestReader {
         Ok(Self { source, runs })
     }
 
+    /// Every part, runs in order, parts in order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &PartRef> {
+        self.runs.iter().flatten()
+    }
+
+    /// Whether there is an entry inside of `folder`.
+    pub(crate) async fn has_within(&self, folder: &EntryPath) -> Result<bool> {
+        // The first path inside sorts behind every name that merely begins alike.
+        let mut least = folder.as_bytes().to_vec();
+        least.push(b'/');
+        for run in &self.runs {
+            // The part that `least` would stand in, and the one behind it.
+            let at = run.partition_point(|part| part.first.as_bytes() < &least[..]).saturating_sub(1);
+            for part in run.iter().skip(at).take(2) {
+                let entries = self.source.part(part).await?;
+                let next = entries.partition_point(|e| e.meta.path.as_bytes() < &least[..]);
+                if let Some(entry) = entries.get(next) {
+                    if entry.meta.path.is_within(folder.as_bytes()) {
+                        return Ok(true);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// The entry at `path`, if there is one.
     pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<ManifestEntry>> {
         for run in &self.runs {

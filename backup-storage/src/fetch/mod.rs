@@ -1,0 +1,134 @@
+//! Fetching packs: their indices, and single segments of them.
+//!
+//! Whatever is asked for is fetched and decoded once, even when many ask at the same time, and a bounded part of it is
+//! kept. Decoding never happens on a thread of the async runtime.
+
+mod decode;
+mod shelf;
+
+use std::fmt;
+use std::sync::Arc;
+
+use backup_core::catalog::PackId;
+use backup_crypto::ObjectHeader;
+use bytes::Bytes;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::layout;
+use crate::pack::{PackIndex, Piece, SegmentInfo};
+pub(crate) use decode::{Scratches, blocking};
+pub(crate) use shelf::Shelf;
+
+/// Bytes of memory for indices: an index of 16 MiB has some hundred rows of 28 bytes.
+const INDEX_BYTES: u64 = 16 << 20;
+/// Bytes of memory for decoded segments, at most.
+const SEGMENT_BYTES: u64 = 32 << 20;
+
+/// What is known of the packs of one open repository.
+pub(crate) struct PackCache {
+    context: Arc<Context>,
+    indices: Shelf<PackId, Arc<PackIndex>>,
+    segments: Shelf<(PackId, u32), Bytes>,
+    scratches: Arc<Scratches>,
+}
+
+impl PackCache {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        let segments = (context.shape.memory_budget / 8).min(SEGMENT_BYTES);
+        Self {
+            context,
+            indices: Shelf::new(INDEX_BYTES),
+            segments: Shelf::new(segments),
+            scratches: Arc::new(Scratches::default()),
+        }
+    }
+
+    /// Buffers for decoding.
+    pub(crate) fn scratches(&self) -> &Arc<Scratches> {
+        &self.scratches
+    }
+
+    /// The index of a pack, from its two ends.
+    ///
+    /// # Errors
+    /// Damaged, when there is no such pack or it is not what it must be.
+    pub(crate) async fn index(&self, id: PackId) -> Result<Arc<PackIndex>> {
+        self.indices
+            .get_or_make(id, async || {
+                let index = self.load_index(id).await?;
+                let rows = index.segments().len() * (size_of::<SegmentInfo>() + 4);
+                let weight = 512 + rows + index.pieces().len() * size_of::<Piece>();
+                Ok((Arc::new(index), weight as u64))
+            })
+            .await
+    }
+
+    async fn load_index(&self, id: PackId) -> Result<PackIndex> {
+        let name = layout::pack(id)?;
+        let store = &self.context.store;
+        let (mut tail, len) = store.get_suffix(&name, PackIndex::USUAL_TAIL).await?;
+        let mut header = None;
+        loop {
+            let header = match &header {
+                Some(header) => header,
+                // A small pack has come as a whole.
+                None if tail.len() as u64 == len => {
+                    header.insert(tail.slice(..tail.len().min(ObjectHeader::LEN)))
+                }
+                None => header.insert(store.get_range(&name, 0..ObjectHeader::LEN as u64).await?),
+            };
+            let (keyring, given) = (self.context.keyring.clone(), (Bytes::clone(header), Bytes::clone(&tail)));
+            let parsed = blocking(move || PackIndex::parse(&keyring, id, &given.0, &given.1, len)).await?;
+            match parsed {
+                Ok(index) => return Ok(index),
+                Err(needed) if needed > tail.len() as u64 && needed <= len => {
+                    tail = store.get_range(&name, len - needed..len).await?;
+                }
+                Err(_) => return Err(Error::damaged(format!("object {name} is damaged: its footer is cut off"))),
+            }
+        }
+    }
+
+    /// The plaintext of one segment. Kept for a while: neighbouring entries share segments.
+    ///
+    /// # Errors
+    /// Damaged, when it is not what it must be.
+    pub(crate) async fn segment(&self, id: PackId, segment: u32) -> Result<Bytes> {
+        self.segments
+            .get_or_make((id, segment), async || {
+                let content = self.segment_once(id, segment).await?;
+                let weight = content.len() as u64 + 64;
+                Ok((content, weight))
+            })
+            .await
+    }
+
+    /// As [`segment`](Self::segment), for content that nobody will ask for again soon.
+    pub(crate) async fn segment_once(&self, id: PackId, segment: u32) -> Result<Bytes> {
+        let index = self.index(id).await?;
+        let range = index.range(segment)?;
+        let sealed = self.context.store.get_range(index.name(), range).await?;
+        let scratches = Arc::clone(&self.scratches);
+        blocking(move || {
+            let mut scratch = scratches.take()?;
+            let mut content = Vec::new();
+            index.open(segment, &sealed, &mut scratch, &mut content)?;
+            scratches.give(scratch);
+            Ok(Bytes::from(content))
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for PackCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackCache")
+            .field("indices", &self.indices)
+            .field("segments", &self.segments)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
