@@ -111,10 +111,11 @@ impl Env {
         &self.entropy
     }
 
-    /// Wall-clock time.
+    /// Wall-clock time, in whole microseconds: what is written down comes back equal.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.clock.now()
+        let now = self.clock.now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 
     /// `N` random bytes.

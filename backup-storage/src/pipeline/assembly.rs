@@ -66,7 +66,7 @@ struct State {
     reads: usize,
     /// Reads and small runs that are not stored yet.
     parts: usize,
-    receipt: Option<oneshot::Sender<Stored>>,
+    receipt: Option<oneshot::Sender<Result<Stored>>>,
 }
 
 impl Assembly {
@@ -77,7 +77,7 @@ impl Assembly {
         parent: Option<ParentContent>,
         inspector: Option<Arc<dyn BlockInspector>>,
         reads: usize,
-    ) -> (Arc<Self>, oneshot::Receiver<Stored>) {
+    ) -> (Arc<Self>, oneshot::Receiver<Result<Stored>>) {
         let (receipt, receiver) = oneshot::channel();
         let state = State {
             extents: BTreeMap::new(),
@@ -93,6 +93,19 @@ impl Assembly {
 
     pub(crate) fn meta(&self) -> &EntryMeta {
         &self.meta
+    }
+
+    /// The source could not be read: the entry never becomes part of the backup, the session goes on.
+    pub(crate) fn fail(&self, error: Error) {
+        if let Some(receipt) = self.state.lock().receipt.take() {
+            // Nobody waits any more when the put was cancelled.
+            let _ = receipt.send(Err(error));
+        }
+    }
+
+    /// Whether [`fail`](Self::fail) was called, or nobody waits for the entry any more.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.state.lock().receipt.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
     /// One more part is to be read.
@@ -181,7 +194,7 @@ impl Assembly {
                 && let Some(receipt) = state.receipt.take()
             {
                 // Nobody waits any more when the put was cancelled; the entry is stored all the same.
-                let _ = receipt.send(Stored { len: state.len, new_bytes: state.new_bytes, unread: false });
+                let _ = receipt.send(Ok(Stored { len: state.len, new_bytes: state.new_bytes, unread: false }));
             }
         }
         self.close_part(lane)

@@ -78,9 +78,15 @@ fn work(job: Job, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
             let mut at = range.start;
             advise(&file, &range);
             while at < end {
+                if assembly.is_given_up() {
+                    return Ok(());
+                }
                 let len = (SEGMENT as u64).min(end - at) as usize;
                 buffer.resize(len, 0);
-                read(&file, at, buffer, on_shrink, &assembly)?;
+                if let Err(error) = read(&file, at, buffer, on_shrink, &assembly) {
+                    assembly.fail(error);
+                    return Ok(());
+                }
                 assembly.ingest(at, buffer, lane)?;
                 at += len as u64;
             }

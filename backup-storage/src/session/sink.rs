@@ -65,8 +65,8 @@ impl Sink {
         }
     }
 
-    async fn receive(&self, receipt: oneshot::Receiver<Stored>) -> Result<Stored> {
-        receipt.await.map_err(|_| self.shared.ended())
+    async fn receive(&self, receipt: oneshot::Receiver<Result<Stored>>) -> Result<Stored> {
+        receipt.await.map_err(|_| self.shared.ended())?
     }
 
     async fn store_file(&self, file: LocalFile) -> Result<Put> {
@@ -164,7 +164,7 @@ impl BackupSink for Sink {
         self.claim(&file.meta.path)?;
         let path = file.meta.path.clone();
         let put = self.store_file(file).await;
-        if matches!(put, Ok(Put::Vanished)) {
+        if matches!(put, Err(_) | Ok(Put::Vanished)) {
             self.release(&path);
         }
         Ok(put?)
@@ -177,7 +177,12 @@ impl BackupSink for Sink {
         inspector: Option<Arc<dyn BlockInspector>>,
     ) -> backup_core::Result<Stored> {
         self.claim(&meta.path)?;
-        Ok(self.store_stream(meta, body, inspector).await?)
+        let path = meta.path.clone();
+        let stored = self.store_stream(meta, body, inspector).await;
+        if stored.is_err() {
+            self.release(&path);
+        }
+        Ok(stored?)
     }
 
     async fn reuse(&self, meta: EntryMeta) -> backup_core::Result<Option<Stored>> {

@@ -8,6 +8,7 @@
 pub mod basebackup;
 pub mod conn;
 pub mod control;
+mod engine;
 mod error;
 pub mod exclude;
 pub mod label;
@@ -19,6 +20,7 @@ mod version;
 pub mod wal;
 pub mod wire;
 
+pub use engine::{Checkpoint, Method, PostgresEngine, PostgresSettings};
 pub use error::{Error, Result, ServerError};
 pub use lsn::{Lsn, TimelineId};
 pub use version::ServerVersion;

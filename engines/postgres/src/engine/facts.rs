@@ -1,0 +1,70 @@
+//! What the snapshot of a PostgreSQL backup says, by the names under which it stands there.
+
+use std::str::FromStr;
+
+use backup_core::{Error, Lineage, LogPosition, Result, Snapshot};
+
+use crate::lsn::{Lsn, TimelineId};
+
+/// `server_version_num`, e.g. `170006`.
+pub(super) const VERSION_NUM: &str = "server_version_num";
+/// Size of WAL segments in bytes.
+pub(super) const WAL_SEGMENT_SIZE: &str = "wal_segment_size";
+/// `on` or `off`.
+pub(super) const DATA_CHECKSUMS: &str = "data_checksums";
+/// Whether the server was in recovery: `yes` or `no`.
+pub(super) const STANDBY: &str = "standby";
+/// JSON array of [`Tablespace`].
+pub(super) const TABLESPACES: &str = "tablespaces";
+/// Where the files were read: host and data directory. Only of local backups.
+pub(super) const ORIGIN: &str = "origin";
+
+/// A tablespace outside of the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Tablespace {
+    /// Its object identifier.
+    pub(super) oid: u32,
+    /// Where it was. A location that is not UTF-8 has its other bytes escaped and must be mapped to be restored.
+    pub(super) location: String,
+}
+
+/// A position in the log of a timeline.
+pub(super) fn position(timeline: TimelineId, lsn: Lsn) -> LogPosition {
+    LogPosition::new(Lineage::new(timeline.to_string()), lsn.0, lsn.to_string())
+}
+
+/// The facts of a stored backup that a restore or a check needs.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) system_id: u64,
+    pub(super) timeline: TimelineId,
+    pub(super) start: Lsn,
+    pub(super) stop: Lsn,
+    pub(super) wal_segment_size: crate::wal::SegmentSize,
+    pub(super) tablespaces: Vec<Tablespace>,
+}
+
+impl Facts {
+    /// Reads them back.
+    ///
+    /// # Errors
+    /// Damaged, when one is missing or not readable.
+    pub(super) fn of(snapshot: &Snapshot) -> Result<Self> {
+        let missing = |what: &str| Error::damaged(format!("the snapshot of the backup has no readable {what}"));
+        let (Some(start), Some(stop)) = (&snapshot.start, &snapshot.stop) else {
+            return Err(missing("positions"));
+        };
+        let timeline = stop.lineage.as_str().parse().ok().and_then(TimelineId::new);
+        let size = snapshot.fact(WAL_SEGMENT_SIZE).and_then(|text| u32::from_str(text).ok());
+        let size = size.and_then(|bytes| crate::wal::SegmentSize::new(bytes).ok());
+        let tablespaces = snapshot.fact(TABLESPACES).and_then(|text| serde_json::from_str(text).ok());
+        Ok(Self {
+            system_id: snapshot.source.parse().map_err(|_| missing("system identifier"))?,
+            timeline: timeline.ok_or_else(|| missing("timeline"))?,
+            start: Lsn(start.offset),
+            stop: Lsn(stop.offset),
+            wal_segment_size: size.ok_or_else(|| missing(WAL_SEGMENT_SIZE))?,
+            tablespaces: tablespaces.ok_or_else(|| missing(TABLESPACES))?,
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! Reading a data directory directly, in parallel, while its server runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_core::engine::{BackupContext, BackupSink, BackupSinkExt, LocalFile, OnShrink, Put, Unchanged};
+use backup_core::entry::{EntryMeta, EntryPath};
+use backup_core::observe::{Phase, Unit};
+use backup_core::{Error, ErrorKind, Result};
+use bytes::Bytes;
+
+use super::facts::Tablespace;
+use super::pages::{BadPages, PageInspector};
+use super::probe::{self, Server};
+use super::settings::Checkpoint;
+use super::{Taken, label, walk};
+use crate::label::BackupLabel;
+use crate::lsn::Lsn;
+use crate::page::PageCheck;
+use crate::wal::{LongPageHeader, SegmentName, TimelineHistory};
+use crate::wire::Session;
+
+/// Takes a backup of the server's files below `root`.
+///
+/// `unchanged` tells whether files that the parent read at the same place may be taken by size and time.
+pub(super) async fn backup(
+    cx: &BackupContext,
+    session: &mut Session,
+    server: &Server,
+    root: &Path,
+    checkpoint: Checkpoint,
+    unchanged: Unchanged,
+    name: &str,
+) -> Result<Taken> {
+    label::start(session, server, name, checkpoint).await?;
+    let dir = root.to_owned();
+    let listing = blocking(move || walk::list(&dir)).await?;
+    cx.work().started(Phase::Read, Some(listing.bytes), Unit::Bytes);
+    for folder in listing.folders {
+        cx.sink().put_node(folder).await?;
+    }
+    let bad = Arc::new(BadPages::default());
+    // Where the backup starts is known exactly only from its label, at the end. The redo position of the checkpoint that
+    // the start has just made is where replay begins; a page that is at least as new will be replayed.
+    let check = PageCheck { start_lsn: redo(root).await? };
+    let files = listing.files.into_iter().map(|(entry, path)| {
+        let inspector = server
+            .data_checksums
+            .then(|| PageInspector::for_file(check, &entry, server.blocks_per_segment, Some(path.clone()), &bad))
+            .flatten();
+        let file = LocalFile::new(path, EntryMeta::file(entry)).with_on_shrink(OnShrink::PadWithZeros);
+        let file = file.with_unchanged(unchanged);
+        match inspector {
+            Some(inspector) => file.with_inspector(inspector),
+            None => file,
+        }
+    });
+    // A file that has vanished belongs to something that was dropped: the log says so too.
+    cx.sink().put_files(files, |_, _| Ok(())).await?;
+    cx.work().ended(Phase::Read);
+
+    // Last of all files: on a standby it says up to where everything that was read before may be.
+    let dir = root.to_owned();
+    let (control, bytes) = blocking(move || probe::parse_control(&dir)).await?;
+    if control.system_id != server.system_id {
+        return Err(Error::conflict("the data directory was replaced during the backup"));
+    }
+    put(cx.sink(), "global/pg_control", bytes).await?;
+    let stopped = label::stop(session, server).await?;
+    let label = BackupLabel::parse(stopped.backup_label.as_bytes())?;
+    put(cx.sink(), "backup_label", stopped.backup_label.into_bytes()).await?;
+    if !stopped.tablespace_map.is_empty() {
+        put(cx.sink(), "tablespace_map", stopped.tablespace_map.into_bytes()).await?;
+    }
+    wal(cx, server, root, &label, stopped.stop).await?;
+    let mut findings = listing.findings;
+    findings.extend(bad.findings());
+    Ok(Taken {
+        start: label.start,
+        stop: stopped.stop,
+        timeline: label.timeline,
+        tablespaces: sorted(listing.tablespaces),
+        findings,
+    })
+}
+
+pub(super) fn sorted(mut tablespaces: Vec<Tablespace>) -> Vec<Tablespace> {
+    tablespaces.sort_unstable_by_key(|t| t.oid);
+    tablespaces
+}
+
+pub(super) async fn put(sink: &Arc<dyn BackupSink>, path: &str, bytes: Vec<u8>) -> Result<()> {
+    let meta = EntryMeta::file(EntryPath::new(path)?);
+    sink.put_bytes(meta, Bytes::from(bytes)).await.map(drop)
+}
+
+async fn redo(root: &Path) -> Result<Lsn> {
+    let dir = root.to_owned();
+    Ok(blocking(move || probe::read_control(&dir)).await?.redo)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal("reading a data directory panicked").with_source(e))?
+}
+
+/// Stores the log from the start of the backup to its end, so that the backup is restorable alone.
+async fn wal(cx: &BackupContext, server: &Server, root: &Path, label: &BackupLabel, stop: Lsn) -> Result<()> {
+    let size = server.wal_segment_size;
+    let folder = root.join("pg_wal");
+    let mut at = size.floor(label.start);
+    while at < stop {
+        let segment = size.name(label.timeline, at);
+        let path = folder.join(segment.to_string());
+        check_header(&path, segment, server.system_id).await?;
+        let entry = EntryPath::new(format!("pg_wal/{segment}"))?;
+        let file = LocalFile::new(path, EntryMeta::file(entry)).with_on_shrink(OnShrink::Fail);
+        if cx.sink().put_file(file).await? == Put::Vanished {
+            return Err(removed(segment));
+        }
+        at = Lsn(at.0 + size.bytes());
+    }
+    if label.timeline.get() > 1 {
+        let name = TimelineHistory::file_name(label.timeline);
+        let file = LocalFile::new(folder.join(&name), EntryMeta::file(EntryPath::new(format!("pg_wal/{name}"))?));
+        // A cluster that was promoted long ago may have lost it; recovery inside one timeline does not need it.
+        if cx.sink().put_file(file).await? == Put::Vanished {
+            tracing::debug!(%name, "the timeline's history is not in pg_wal");
+        }
+    }
+    Ok(())
+}
+
+fn removed(segment: SegmentName) -> Error {
+    let text = format!(
+        "wal segment {segment} was removed while the backup ran: allow it a replication slot or raise wal_keep_size"
+    );
+    Error::new(ErrorKind::Environment, text)
+}
+
+/// A recycled file has its future name and an old address, so the name alone proves nothing.
+async fn check_header(path: &Path, segment: SegmentName, system_id: u64) -> Result<()> {
+    let path = path.to_owned();
+    let header = blocking(move || {
+        let mut bytes = [0; LongPageHeader::LENGTH];
+        let read =
+            std::fs::File::open(&path).and_then(|file| std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0));
+        match read {
+            Ok(()) => Ok(Some(LongPageHeader::parse(&bytes)?)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(path.display(), e)),
+        }
+    })
+    .await?;
+    let header = header.ok_or_else(|| removed(segment))?;
+    header.check_name(segment)?;
+    if header.system_id != system_id {
+        let text = format!("wal segment {segment} belongs to the cluster with system identifier {}", header.system_id);
+        return Err(Error::damaged(text));
+    }
+    Ok(())
+}

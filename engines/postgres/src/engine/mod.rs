@@ -1,0 +1,169 @@
+//! The engine: a PostgreSQL cluster as something that can be backed up and restored.
+
+mod assess;
+mod check;
+mod facts;
+mod label;
+mod local;
+mod pages;
+mod probe;
+mod protocol;
+mod receive;
+mod restore;
+mod settings;
+mod target;
+mod walk;
+
+pub use settings::{Checkpoint, Method, PostgresSettings};
+
+use std::fmt;
+use std::path::Path;
+
+use async_trait::async_trait;
+use backup_core::engine::{
+    BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, RestoreContext, Restored, Unchanged,
+};
+use backup_core::{BackupEngine, Consistency, Finding, Result, Snapshot};
+
+use crate::lsn::{Lsn, TimelineId};
+use facts::Tablespace;
+
+static DESCRIPTOR: EngineDescriptor = EngineDescriptor::new(
+    "postgres",
+    "PostgreSQL",
+    Consistency::PointInTime,
+    "nothing: a cluster is restored as a whole",
+);
+
+/// A PostgreSQL cluster.
+///
+/// As the source of a backup it is a running server, reached by [`PostgresSettings::url`]. As the target of a restore it is
+/// the directory [`PostgresSettings::data_dir`], which no server may be running in.
+#[derive(Debug, Clone)]
+pub struct PostgresEngine {
+    settings: PostgresSettings,
+}
+
+/// What either way of reading has found out.
+#[derive(Debug)]
+struct Taken {
+    start: Lsn,
+    stop: Lsn,
+    timeline: TimelineId,
+    tablespaces: Vec<Tablespace>,
+    findings: Vec<Finding>,
+}
+
+impl PostgresEngine {
+    /// An engine for the deployment that `settings` describe. Nothing is connected or opened yet.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](backup_core::ErrorKind::InvalidInput) when the connection string is not one.
+    pub fn new(settings: PostgresSettings) -> Result<Self> {
+        probe::connection(&settings)?;
+        Ok(Self { settings })
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub fn settings(&self) -> &PostgresSettings {
+        &self.settings
+    }
+}
+
+/// Where files are read: this host and the data directory. File times mean something only there.
+fn origin(root: &Path) -> String {
+    let host = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
+    format!("{host}:{}", root.display())
+}
+
+#[async_trait]
+impl BackupEngine for PostgresEngine {
+    fn descriptor(&self) -> &EngineDescriptor {
+        &DESCRIPTOR
+    }
+
+    async fn inspect(&self) -> Result<Deployment> {
+        let (session, server) = probe::probe(&self.settings).await?;
+        session.close().await;
+        let method = server.method(&self.settings)?;
+        let mut deployment =
+            Deployment::new(server.system_id.to_string(), server.version.to_string(), method.to_string());
+        deployment.bytes = server.bytes;
+        deployment.position = Some(facts::position(server.timeline, server.position));
+        deployment.findings = server.findings;
+        Ok(deployment)
+    }
+
+    async fn backup(&self, cx: &BackupContext) -> Result<Snapshot> {
+        let started_at = cx.work().env().now();
+        let name = format!("{:016x}", u64::from_le_bytes(cx.work().env().random()));
+        let (mut session, server) = probe::probe(&self.settings).await?;
+        let method = server.method(&self.settings)?;
+        let mut origin_fact = None;
+        let taken = match (method, &server.local) {
+            (Method::Local, Ok(root)) => {
+                let origin = origin(root);
+                let same_place = cx.parent().is_some_and(|p| p.snapshot.fact(facts::ORIGIN) == Some(origin.as_str()));
+                let rule = if same_place { Unchanged::BySizeAndTime } else { Unchanged::Never };
+                origin_fact = Some(origin);
+                local::backup(cx, &mut session, &server, root, self.settings.checkpoint, rule, &name).await?
+            }
+            _ => protocol::backup(cx, &self.settings, &server, &name).await?,
+        };
+        session.close().await;
+        let tablespaces = serde_json::to_string(&taken.tablespaces)
+            .map_err(|e| backup_core::Error::internal("tablespaces cannot be written down").with_source(e))?;
+        let on_off = |on: bool| if on { "on" } else { "off" };
+        let mut snapshot = Snapshot::new(
+            DESCRIPTOR.name,
+            server.version.to_string(),
+            server.system_id.to_string(),
+            method.to_string(),
+            DESCRIPTOR.consistency,
+            (started_at, cx.work().env().now()),
+        )
+        .with_positions(facts::position(taken.timeline, taken.start), facts::position(taken.timeline, taken.stop))
+        .with_fact(facts::VERSION_NUM, server.version.number().to_string())
+        .with_fact(facts::WAL_SEGMENT_SIZE, server.wal_segment_size.bytes().to_string())
+        .with_fact(facts::DATA_CHECKSUMS, on_off(server.data_checksums))
+        .with_fact(facts::STANDBY, if server.standby { "yes" } else { "no" })
+        .with_fact(facts::TABLESPACES, tablespaces)
+        .with_findings(server.findings)
+        .with_findings(taken.findings);
+        if let Some(origin) = origin_fact {
+            snapshot = snapshot.with_fact(facts::ORIGIN, origin);
+        }
+        Ok(snapshot)
+    }
+
+    async fn assess_restore(&self, cx: &RestoreContext) -> Result<Vec<Finding>> {
+        assess::assess(&self.settings, cx).await
+    }
+
+    async fn restore(&self, cx: &RestoreContext) -> Result<Restored> {
+        restore::restore(&self.settings, cx).await
+    }
+
+    async fn check(&self, cx: &CheckContext) -> Result<CheckReport> {
+        check::check(cx).await
+    }
+}
+
+impl fmt::Display for PostgresEngine {
+    /// Names the deployment without secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("postgres")?;
+        if let Ok(connection) = probe::connection(&self.settings)
+            && let Some(host) = connection.hosts.first()
+            && self.settings.url.is_some()
+        {
+            write!(f, " at {host}")?;
+        }
+        match &self.settings.data_dir {
+            Some(dir) => write!(f, " in {}", dir.display()),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What an engine is told about its deployment.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use backup_core::Error;
+
+/// How the data directory is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Method {
+    /// Directly, in parallel. Needs to run where the server runs, with permission to read its files.
+    Local,
+    /// Through the server, by `BASE_BACKUP`. Works from anywhere; one stream.
+    Protocol,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Local => "local",
+            Self::Protocol => "protocol",
+        })
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self, Error> {
+        match s {
+            "local" => Ok(Self::Local),
+            "protocol" => Ok(Self::Protocol),
+            _ => Err(Error::invalid(format!("method {s:?} is neither local nor protocol"))),
+        }
+    }
+}
+
+/// The checkpoint that a backup begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Checkpoint {
+    /// At once. The default: a spread one delays the backup by minutes, a fast one costs seconds on most servers.
+    #[default]
+    Fast,
+    /// Spread over `checkpoint_completion_target`, sparing a busy server.
+    Spread,
+}
+
+/// One deployment of PostgreSQL: a running cluster to back up, or a directory to restore into. Data, not components.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct PostgresSettings {
+    /// A libpq connection string or URI. What it leaves open is filled from the usual `PG*` variables.
+    pub url: Option<String>,
+    /// The data directory: where a backup may read if it is the very same cluster, and where a restore writes.
+    pub data_dir: Option<PathBuf>,
+    /// How to read. When not set: local where the server's data directory can be read here, by protocol otherwise.
+    pub method: Option<Method>,
+    /// Where tablespaces are restored: an object identifier or the location at the time of the backup, and the directory to
+    /// use instead.
+    pub tablespaces: Vec<(String, PathBuf)>,
+    /// Restore into an existing data directory by rewriting only what differs.
+    pub delta: bool,
+    /// The checkpoint that a backup begins with.
+    pub checkpoint: Checkpoint,
+}
+
+impl PostgresSettings {
+    /// Sets the connection string.
+    #[must_use]
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = Some(url.into());
+        self
+    }
+
+    /// Sets the data directory.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Sets how to read.
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = Some(method);
+        self
+    }
+
+    /// Restores the tablespace `which` into `dir`.
+    #[must_use]
+    pub fn tablespace(mut self, which: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
+        self.tablespaces.push((which.into(), dir.into()));
+        self
+    }
+
+    /// Sets whether an existing data directory is rewritten.
+    #[must_use]
+    pub fn delta(mut self, delta: bool) -> Self {
+        self.delta = delta;
+        self
+    }
+
+    /// Sets the checkpoint.
+    #[must_use]
+    pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.checkpoint = checkpoint;
+        self
+    }
+}
