@@ -202,7 +202,7 @@ impl Store {
                             break;
                         }
                     }
-                    Ok(if all.is_empty() { first } else { all.freeze() })
+                    Ok::<Bytes, Failure>(if all.is_empty() { first } else { all.freeze() })
                 }
                 // A file is read in one piece on a blocking thread; as a stream it would come in pieces of 8 KiB.
                 #[cfg(feature = "fs")]
