@@ -9,11 +9,20 @@ pub mod store;
 
 mod context;
 mod envelope;
+mod extract;
+mod fetch;
 mod journal;
 mod keyring;
 mod layout;
 mod manifest;
 mod pack;
+mod pipeline;
+mod reader;
+mod repository;
+mod session;
 mod settings;
+mod verify;
+mod witness;
 
+pub use repository::{CreateOptions, Repository};
 pub use settings::RepositorySettings;

@@ -1,1 +1,166 @@
+use super::*;
+use crate::error::ErrorKind;
+use crate::keyring::tests::keyring;
+use backup_core::ServiceId;
 
+/// The numbers 1, 2, 3 … in this order, each once.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Counter(u64);
+
+impl Fold for Counter {
+    type Event = u64;
+
+    fn apply(&mut self, event: &u64) -> std::result::Result<(), backup_core::Error> {
+        if *event != self.0 + 1 {
+            return Err(backup_core::Error::conflict(format!("{event} after {}", self.0)));
+        }
+        self.0 = *event;
+        Ok(())
+    }
+}
+
+fn genesis(keyring: &Keyring, env: &Env) -> Genesis {
+    Genesis {
+        format: FORMAT,
+        repository: *keyring.repository().as_bytes(),
+        service: ServiceId::new("svc").unwrap(),
+        suite: keyring.suite() as u8,
+        created_at: env.now(),
+        objects: Vec::new(),
+    }
+}
+
+async fn journal(store: &Store) -> Journal<Counter> {
+    let keyring = keyring(1);
+    let env = Env::seeded(2);
+    let journal = Journal::new(store.clone(), keyring.clone(), env.clone());
+    journal.begin(1, genesis(&keyring, &env), vec![]).await.unwrap();
+    journal
+}
+
+/// A second process with other randomness.
+fn other(store: &Store, seed: u64) -> Journal<Counter> {
+    Journal::new(store.clone(), keyring(1), Env::seeded(seed))
+}
+
+async fn replace(store: &Store, name: &ObjectName, object: Vec<u8>) {
+    store.delete(name).await.unwrap();
+    assert!(store.create(name, object).await.unwrap().is_ours());
+}
+
+#[tokio::test]
+async fn every_writer_and_reader_sees_one_history() {
+    let store = Store::memory();
+    let a = journal(&store).await;
+    let b = other(&store, 3);
+    a.commit(vec![1]).await.unwrap();
+    b.commit(vec![2, 3]).await.unwrap();
+    let committed = a.commit(vec![4]).await.unwrap();
+    assert_eq!((committed.place.number, committed.state.0), (4, 4));
+    assert_eq!(other(&store, 4).refresh().await.unwrap().0, 4);
+    // What does not fit what others did is refused, and leaves nothing behind.
+    assert_eq!(b.commit(vec![4]).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(b.commit(vec![5, 7]).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(b.refresh().await.unwrap().0, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_writers_all_commit_once() {
+    #[derive(Debug, Clone, Default)]
+    struct Bag(Vec<u64>);
+    impl Fold for Bag {
+        type Event = u64;
+        fn apply(&mut self, event: &u64) -> std::result::Result<(), backup_core::Error> {
+            self.0.push(*event);
+            Ok(())
+        }
+    }
+    let store = Store::memory();
+    let (keys, env) = (keyring(1), Env::seeded(2));
+    let first: Journal<Bag> = Journal::new(store.clone(), keys.clone(), env.clone());
+    first.begin(1, genesis(&keys, &env), vec![]).await.unwrap();
+    let writers = (0..8_u64).map(|w| {
+        let journal: Journal<Bag> = Journal::new(store.clone(), keyring(1), Env::seeded(100 + w));
+        tokio::spawn(async move {
+            for n in 0..10 {
+                journal.commit(vec![w * 100 + n]).await.unwrap();
+            }
+        })
+    });
+    futures::future::try_join_all(writers).await.unwrap();
+    let mut all = first.refresh().await.unwrap().0.clone();
+    for writer in 0..8 {
+        let own: Vec<_> = all.iter().filter(|e| **e / 100 == writer).copied().collect();
+        assert!(own.is_sorted() && own.len() == 10, "{own:?}");
+    }
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 80);
+}
+
+#[tokio::test]
+async fn a_missing_entry_is_damage_not_the_end_of_history() {
+    let store = Store::memory();
+    let a = journal(&store).await;
+    for n in 1..=4 {
+        a.commit(vec![n]).await.unwrap();
+    }
+    store.delete(&layout::entry(1, 3).unwrap()).await.unwrap();
+    let error = other(&store, 9).refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.to_string().contains("catalog/0001/00000000000000000003"), "{error}");
+    assert_eq!(other(&store, 9).commit(vec![3]).await.unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[tokio::test]
+async fn entries_that_were_altered_or_swapped_are_noticed() {
+    let store = Store::memory();
+    let a = journal(&store).await;
+    for n in 1..=3 {
+        a.commit(vec![n]).await.unwrap();
+    }
+    let (second, third) = (layout::entry(1, 2).unwrap(), layout::entry(1, 3).unwrap());
+    let (two, three) = (store.get(&second).await.unwrap(), store.get(&third).await.unwrap());
+    replace(&store, &second, three.to_vec()).await;
+    assert_eq!(other(&store, 9).refresh().await.unwrap_err().kind(), ErrorKind::Damaged);
+    let mut flipped = two.to_vec();
+    flipped[90] ^= 1;
+    replace(&store, &second, flipped).await;
+    assert_eq!(other(&store, 9).refresh().await.unwrap_err().kind(), ErrorKind::Damaged);
+    replace(&store, &second, two.to_vec()).await;
+    assert_eq!(other(&store, 9).refresh().await.unwrap().0, 3);
+}
+
+#[tokio::test]
+async fn another_history_under_the_same_numbers_is_noticed() {
+    // Both stores are of one repository: somebody restored an old copy of the vault and went on.
+    let (mine, theirs) = (Store::memory(), Store::memory());
+    let a = journal(&mine).await;
+    a.commit(vec![1]).await.unwrap();
+    for n in 1..=2 {
+        let name = layout::entry(1, n).unwrap();
+        assert!(theirs.create(&name, mine.get(&name).await.unwrap()).await.unwrap().is_ours());
+    }
+    a.commit(vec![2]).await.unwrap();
+    other(&theirs, 5).commit(vec![2]).await.unwrap();
+    a.commit(vec![3]).await.unwrap();
+    let third = layout::entry(1, 3).unwrap();
+    replace(&mine, &third, theirs.get(&third).await.unwrap().to_vec()).await;
+    let error = other(&mine, 9).refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.to_string().contains("does not follow"), "{error}");
+}
+
+#[tokio::test]
+async fn writers_of_an_older_generation_stop() {
+    let store = Store::memory();
+    let a = journal(&store).await;
+    a.commit(vec![1]).await.unwrap();
+    let b = other(&store, 3);
+    b.begin(2, genesis(&keyring(1), &Env::seeded(3)), vec![1, 2]).await.unwrap();
+    // A writer that has not noticed folds the new generation before it commits.
+    assert_eq!(a.commit(vec![3]).await.unwrap().place.generation, 2);
+    assert_eq!(b.refresh().await.unwrap().0, 3);
+    let again = other(&store, 4).begin(2, genesis(&keyring(1), &Env::seeded(4)), vec![]).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
+}
