@@ -15,15 +15,16 @@ use crate::error::{Error, Result};
 pub struct CopyBoth<'a> {
     session: &'a mut Session,
     server_done: bool,
+    shut_down: bool,
 }
 
 impl<'a> CopyBoth<'a> {
     pub(super) fn new(session: &'a mut Session) -> Self {
-        Self { session, server_done: false }
+        Self { session, server_done: false, shut_down: false }
     }
 
-    /// The content of the server's next CopyData message, or `None` once the server has ended its side (the end of a
-    /// timeline, or its clean shutdown): answer with [`CopyBoth::finish`].
+    /// The content of the server's next CopyData message, or `None` once the server has ended its side: at the end of a
+    /// timeline, to be answered with [`CopyBoth::finish`], or because it [shuts down](CopyBoth::is_shut_down).
     ///
     /// # Errors
     /// [`Error::Server`] when the server gives up (58P01: the log is gone), [`Error::Closed`] when it hangs up, which is
@@ -41,9 +42,23 @@ impl<'a> CopyBoth<'a> {
                 self.server_done = true;
                 Ok(None)
             }
+            // A server that shuts down cleanly waits until we have confirmed everything, then sends a bare command tag and
+            // hangs up (`WalSndDone` in walsender.c).
+            Message::CommandComplete(_) => {
+                self.server_done = true;
+                self.shut_down = true;
+                Ok(None)
+            }
             Message::Error(error) => Err(self.session.fail(error).await),
             other => Err(Error::protocol(format!("unexpected {} in replication", name(&other)))),
         }
+    }
+
+    /// Whether the server has ended its side because it shuts down cleanly: we have everything it ever wrote, and the
+    /// session is over.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.shut_down
     }
 
     /// Sends one CopyData message with `data`.
@@ -56,11 +71,15 @@ impl<'a> CopyBoth<'a> {
     }
 
     /// Ends our side, passes over what the server still sends, and returns the result sets that follow: at the end of a
-    /// timeline the first has one row, `next_tli` and `next_tli_startpos`. The session is usable again.
+    /// timeline the first has one row, `next_tli` and `next_tli_startpos`. The session is usable again, unless the server
+    /// has shut down: then there are no result sets.
     ///
     /// # Errors
     /// As [`Session::query`].
     pub async fn finish(mut self) -> Result<Vec<ResultSet>> {
+        if self.shut_down {
+            return Ok(Vec::new());
+        }
         self.session.channel.queue(|out| {
             frontend::copy_done(out);
             Ok(())
