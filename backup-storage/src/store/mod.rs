@@ -97,6 +97,7 @@ pub(super) struct Traits {
     /// Listings come in byte order of the names, so they need not be gathered and sorted.
     pub(super) sorted_listing: bool,
     /// The directory of a store on local disk.
+    #[cfg_attr(not(feature = "fs"), allow(dead_code, reason = "there is no local disk then"))]
     pub(super) root: Option<Arc<std::path::Path>>,
 }
 
