@@ -1,9 +1,49 @@
 //! PostgreSQL engine of the backup library: physical base backups, by protocol or from local files.
 //!
+//! A base backup is the data directory of a running server, copied while it changes, plus the write-ahead log from the
+//! backup's start to its end: the log makes the copy consistent, and followed further it leads to any later moment. So
+//! three things must be exactly right, and each has its room here: *what is copied* (the server's own rules for which
+//! files and pages count), *which log belongs to it* (positions, timelines, segment names), and *the conversation with
+//! the server* that ties the two together.
+//!
+//! Everything that parses is pure, bounded by its input and never panics; everything that waits has a limit. Supported are
+//! servers of the major versions [`ServerVersion::OLDEST`] to [`ServerVersion::NEWEST`], and nothing else: a version that
+//! this crate has not been proven with is refused before anything is read.
+//!
 //! # The rooms
-//! - [`conn`]: where a server is and who we are, in libpq's words.
-//! - [`wire`]: a session with it.
-//! - [`basebackup`]: `BASE_BACKUP` as a stream of events.
+//! - [`conn`]: where a server is and who we are, in libpq's words: connection strings, environment, password file.
+//! - [`wire`]: a session: simple queries, replication commands, slots, COPY in all directions; TLS and SCRAM.
+//! - [`basebackup`]: `BASE_BACKUP` as one stream of events for every version.
+//! - [`tar`]: the archives inside it, read as they come.
+//! - [`label`], [`control`], [`manifest`]: the files that say what a backup is.
+//! - [`wal`]: names, sizes and headers of segments; histories of timelines.
+//! - [`page`]: the checksum of data pages and the rule for pages that change while they are read.
+//! - [`exclude`]: which files are no part of a backup.
+//!
+//! # Example
+//! ```no_run
+//! use backup_postgres::basebackup::{BaseBackup, BaseBackupOptions, Event};
+//! use backup_postgres::conn::Settings;
+//! use backup_postgres::wire::{Session, SessionKind};
+//!
+//! # async fn run() -> backup_postgres::Result<()> {
+//! let settings = Settings::from_env("host=db.example user=backup sslmode=verify-full sslrootcert=ca.pem")?;
+//! let mut session = Session::connect(&settings, SessionKind::Replication).await?;
+//! let version = session.version();
+//! let mut backup = BaseBackup::start(&mut session, &BaseBackupOptions::default(), version).await?;
+//! while let Some(event) = backup.next().await? {
+//!     if let Event::Finished(end) = event {
+//!         println!("consistent at {} of timeline {}", end.end, end.timeline);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//! | feature | what it adds |
+//! |---|---|
+//! | `native-certs` | `sslrootcert=system`: the certificate store of the operating system |
 
 pub mod basebackup;
 pub mod conn;

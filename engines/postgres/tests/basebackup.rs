@@ -1,6 +1,8 @@
 //! `BASE_BACKUP` from real servers of every version: what is streamed is what the manifest, the control file, the page
 //! checksums and our own exclusion list say it must be.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

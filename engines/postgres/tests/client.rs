@@ -1,5 +1,7 @@
 //! The client against real servers of every version: how it connects, proves itself, is refused, and fails.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use backup_postgres::conn::Settings;

@@ -1,5 +1,7 @@
 //! Servers that are not there, never answer, or lie: what a real one cannot be made to show.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use backup_postgres::Error;

@@ -185,7 +185,7 @@ impl Settings {
         }
         let explicit_mode = tls.mode != SslMode::default();
         tls.complete(
-            text_of(take("sslrootcert", "PGSSLROOTCERT")),
+            take("sslrootcert", "PGSSLROOTCERT").as_deref().map(String::as_str),
             text_of(take("sslcert", "PGSSLCERT")),
             text_of(take("sslkey", "PGSSLKEY")),
             home.as_deref(),
@@ -236,14 +236,14 @@ impl TlsSettings {
     /// Fills in the files under `~/.postgresql` and applies the rules that tie modes and roots together.
     fn complete(
         &mut self,
-        roots: Option<String>,
+        roots: Option<&str>,
         certificate: Option<String>,
         key: Option<String>,
         home: Option<&std::path::Path>,
         explicit_mode: bool,
     ) -> Result<()> {
         let under_home = |name: &str| home.map(|home| home.join(".postgresql").join(name)).filter(|path| path.exists());
-        self.roots = match roots.as_deref() {
+        self.roots = match roots {
             Some("system") => Some(RootCertificates::System),
             Some(file) => Some(RootCertificates::File(file.into())),
             None => under_home("root.crt").map(RootCertificates::File),

@@ -113,7 +113,7 @@ impl SegmentName {
                 format!("{self} with segments of {} bytes", size.bytes()),
             ));
         }
-        Ok(Lsn(u64::from(self.log) << 32 | u64::from(self.segment) * size.bytes()))
+        Ok(Lsn((u64::from(self.log) << 32) + u64::from(self.segment) * size.bytes()))
     }
 }
 
