@@ -18,4 +18,4 @@ pub(crate) use extent::{Extent, SegmentPart, slice, total};
 pub(crate) use reader::{ManifestReader, PartSource, decode_part};
 pub(crate) use root::{Blob, PackUse, PartRef, Root, decode_packs, decode_parts};
 pub(crate) use table::PackTable;
-pub(crate) use writer::{ManifestWriter, SegmentSink, Written};
+pub(crate) use writer::{ManifestWriter, SegmentSink};

@@ -25,7 +25,7 @@ mod index;
 
 pub(crate) use builder::{FinishedPack, PackBuilder};
 pub(crate) use codec::{Codec, Compressor, Decompressor};
-pub(crate) use index::{PackIndex, Piece, Scratch, SegmentInfo, Trailer, parse_footer};
+pub(crate) use index::{PackIndex, Piece, Scratch, SegmentInfo};
 
 use backup_crypto::HashKey;
 

@@ -1,4 +1,4 @@
-use super::index::parse_footer;
+use super::index::{Trailer, parse_footer};
 use super::*;
 use crate::error::ErrorKind;
 use crate::keyring::Keyring;

@@ -15,7 +15,7 @@ use backup_crypto::{EpochId, EpochKey, Identity, Recipient, RepositoryId, Suite}
 use futures::TryStreamExt;
 
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::fetch::PackCache;
 use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
 use crate::keyring::Keyring;
@@ -57,8 +57,8 @@ impl Repository {
     /// The store is probed first: one that ignores create-only puts is refused.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) when it exists, [`InvalidInput`](ErrorKind::InvalidInput) without recipients,
-    /// [`Environment`](ErrorKind::Environment) when the store cannot be used.
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when it exists, [`InvalidInput`](crate::error::ErrorKind::InvalidInput) without recipients,
+    /// [`Environment`](crate::error::ErrorKind::Environment) when the store cannot be used.
     #[tracing::instrument(skip_all, fields(%service))]
     pub async fn create(
         vault: &Store,
@@ -114,8 +114,8 @@ impl Repository {
     /// The catalog is read at the first use, so that a damaged one can still be verified and rebuilt.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) when there is none or the identity is not one of its recipients,
-    /// [`Damaged`](ErrorKind::Damaged) when its description or its keys are not readable.
+    /// [`InvalidInput`](crate::error::ErrorKind::InvalidInput) when there is none or the identity is not one of its recipients,
+    /// [`Damaged`](crate::error::ErrorKind::Damaged) when its description or its keys are not readable.
     #[tracing::instrument(skip_all, fields(%service))]
     pub async fn open(
         vault: &Store,
@@ -293,5 +293,18 @@ impl fmt::Display for Repository {
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Repository").field("id", &self.id()).field("store", &self.context.store).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Repository {
+    /// Ends a session as maintenance does with one that gives no sign of life. For tests.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when it has ended already.
+    pub async fn fence(&self, session: backup_core::SessionId) -> Result<()> {
+        use backup_core::catalog::{CloseReason, Event};
+        let closed = Event::SessionClosed { session, at: self.context.env.now(), reason: CloseReason::Fenced };
+        self.journal.commit(vec![closed]).await.map(drop)
     }
 }
