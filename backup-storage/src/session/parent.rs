@@ -47,7 +47,8 @@ impl Parent {
     pub(crate) fn is_unchanged(&self, entry: &ManifestEntry, rule: Unchanged, len: u64, modified: Option<Timestamp>) -> bool {
         match (rule, modified, entry.meta.modified) {
             (Unchanged::BySizeAndTime, Some(now), Some(then)) => {
-                let began = self.record().snapshot.started_at;
+                let record = self.record();
+                let began = record.started_at.min(record.snapshot.started_at);
                 len == entry.len && now == then && then.saturating_add(MARGIN).is_ok_and(|limit| limit < began)
             }
             _ => false,
