@@ -103,12 +103,17 @@ impl ManifestReader {
 
     /// The entry at `path`, if there is one.
     pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<ManifestEntry>> {
+        self.look(path, ManifestEntry::clone).await
+    }
+
+    /// What `what` sees in the entry at `path`, if there is one.
+    pub(crate) async fn look<T>(&self, path: &EntryPath, what: impl Fn(&ManifestEntry) -> T) -> Result<Option<T>> {
         for run in &self.runs {
             let after = run.partition_point(|part| part.first <= *path);
             let Some(part) = after.checked_sub(1).map(|at| &run[at]) else { continue };
             let entries = self.source.part(part).await?;
             if let Ok(at) = entries.binary_search_by(|e| e.meta.path.cmp(path)) {
-                return Ok(Some(entries[at].clone()));
+                return Ok(Some(what(&entries[at])));
             }
         }
         Ok(None)

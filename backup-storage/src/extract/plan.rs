@@ -1,0 +1,179 @@
+//! What is fetched for which file: entries in, batches out.
+//!
+//! A batch is as much of a backup as fits into bounded memory. Inside of a batch everything is done in the order of packs,
+//! so a pack is fetched once per batch, however its content is spread over files.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use backup_core::engine::Work;
+use backup_core::observe::Phase;
+use backup_crypto::EpochId;
+use futures::stream::{self, Stream, StreamExt};
+use parking_lot::Mutex;
+
+use super::delta::{self, Content, Failure, Missing};
+use super::hands::Hands;
+use super::place::Place;
+use super::tree::Tree;
+use crate::error::Result;
+use crate::manifest::ManifestEntry;
+use crate::pack::SEGMENT;
+use crate::reader::BackupReader;
+
+/// Runs per batch: 16 MiB of memory.
+const RUNS: usize = 500_000;
+/// Files per batch.
+const FILES: usize = 50_000;
+
+/// A file to be written.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) place: Place,
+    pub(super) mode: u32,
+    pub(super) len: u64,
+    /// Whether it exists, with its final length.
+    pub(super) made: Mutex<bool>,
+    /// Parts of segments that are still to be written.
+    pub(super) left: AtomicU32,
+}
+
+/// A run of a pack, and where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Run {
+    /// The pack's index in the pack table.
+    pub(super) pack: u32,
+    pub(super) address: u64,
+    pub(super) len: u64,
+    /// Number of the file in the batch.
+    pub(super) file: u32,
+    /// Where in the file.
+    pub(super) at: u64,
+}
+
+/// Files that are written together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) files: Vec<Target>,
+    pub(super) runs: Vec<Run>,
+    /// Bytes that were set to zero while the files were compared.
+    pub(super) zeroed: u64,
+}
+
+/// What has to be done about one entry.
+#[derive(Debug)]
+pub(super) struct Planned {
+    target: Target,
+    missing: Vec<Missing>,
+    zeroed: u64,
+}
+
+impl Batch {
+    pub(super) fn is_full(&self) -> bool {
+        self.runs.len() >= RUNS || self.files.len() >= FILES
+    }
+
+    pub(super) fn add(&mut self, planned: Planned) {
+        let file = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        self.zeroed += planned.zeroed;
+        self.runs.extend(planned.missing.iter().filter_map(|missing| {
+            let extent = missing.extent;
+            Some(Run { pack: extent.pack_index()?, address: extent.address, len: extent.len, file, at: missing.at })
+        }));
+        self.files.push(planned.target);
+    }
+}
+
+/// In how many segments the run lies.
+fn segments(missing: &Missing) -> u32 {
+    let offset = missing.extent.address & (SEGMENT as u64 - 1);
+    u32::try_from((offset + missing.extent.len).div_ceil(SEGMENT as u64)).unwrap_or(u32::MAX)
+}
+
+/// Finds out what entries need.
+#[derive(Debug)]
+pub(super) struct Planner<'a> {
+    pub(super) reader: &'a BackupReader,
+    pub(super) tree: &'a Arc<Tree>,
+    pub(super) hands: &'a Arc<Hands>,
+    pub(super) work: &'a Work,
+    pub(super) delta: bool,
+}
+
+impl Planner<'_> {
+    /// Plans `entries`, several at a time.
+    pub(super) fn plan<'s>(
+        &'s self,
+        entries: impl Stream<Item = Result<ManifestEntry>> + Send + 's,
+    ) -> impl Stream<Item = Result<Planned>> + Send + 's {
+        let ahead = self.reader.context().shape.workers * 2;
+        entries
+            .map(|entry| async { self.entry(entry?).await })
+            // Files are small for the most part, so a large one holds the others up for a moment at most.
+            .buffered(ahead)
+    }
+
+    /// Plans a few entries at once.
+    pub(super) fn few(&self, entries: Vec<ManifestEntry>) -> impl Stream<Item = Result<Planned>> + Send + '_ {
+        self.plan(stream::iter(entries.into_iter().map(Ok)))
+    }
+
+    async fn entry(&self, entry: ManifestEntry) -> Result<Planned> {
+        let place = self.tree.places.locate(&entry.meta.path);
+        let extents = self.reader.content(&entry).await?;
+        let (mut made, mut zeroed) = (false, 0);
+        let standing = if self.delta {
+            let (tree, place) = (Arc::clone(self.tree), place.clone());
+            self.hands.run(move |_| delta::standing(&tree, &place)).await?
+        } else {
+            None
+        };
+        let missing = match standing {
+            Some(file) => {
+                let key = self.reader.context().keyring.hash_key(EpochId(entry.blocks.epoch()))?.clone();
+                let hashes = self.reader.block_map(&entry).await?;
+                let content = Content { len: entry.len, extents, hashes, key };
+                let (work, tree, at) = (self.work.clone(), Arc::clone(self.tree), place.clone());
+                let mode = entry.meta.mode;
+                let difference = self.hands.run(move |stop| {
+                    let compared = |bytes| work.advanced(Phase::Compare, bytes);
+                    let outcome = delta::compare(&file, &content, stop, compared).and_then(|difference| {
+                        if difference.missing.is_empty() {
+                            set_mode(&file, mode)?;
+                        }
+                        Ok(difference)
+                    });
+                    outcome.map_err(|failure| match failure {
+                        Failure::Io(error) => tree.failed(&at, error),
+                        Failure::Other(error) => error,
+                    })
+                });
+                let difference = difference.await?;
+                made = true;
+                zeroed = difference.zeroed;
+                difference.missing
+            }
+            None => {
+                if self.delta {
+                    self.work.advanced(Phase::Compare, entry.len);
+                }
+                delta::stored(&extents, 0)
+            }
+        };
+        let left = missing.iter().map(segments).fold(0, u32::saturating_add);
+        let target = Target {
+            place,
+            mode: entry.meta.mode,
+            len: entry.len,
+            made: Mutex::new(made),
+            left: AtomicU32::new(left),
+        };
+        Ok(Planned { target, missing, zeroed })
+    }
+}
+
+/// Gives a file its final permission bits.
+pub(super) fn set_mode(file: &std::fs::File, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))
+}
