@@ -1,0 +1,52 @@
+//! Side-by-side benchmarks with plots.
+//!
+//! `cargo run --release -p backup-benches -- postgres` makes a seeded database, runs every contender in turn several times, each in
+//! a process of its own so that processor time and memory are its own, and writes the figures as JSON, as a table
+//! and as a drawing. Nothing here is a test: figures are compared, never asserted.
+
+mod chart;
+mod figures;
+mod postgres;
+mod process;
+mod yardstick;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(about = "Side-by-side benchmarks with plots")]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// A PostgreSQL data directory: full backup, unchanged incremental, restore, beside `zstd -1` over the same files.
+    Postgres {
+        /// Size of the database in MB.
+        #[arg(long, default_value_t = 1024)]
+        size: u64,
+        /// Counted runs of each contender.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Where the results are written.
+        #[arg(long, default_value = "target/benches")]
+        out: PathBuf,
+    },
+    /// One measured piece of work; what the benchmarks start as processes of their own.
+    #[command(hide = true)]
+    Child {
+        #[command(subcommand)]
+        work: process::Work,
+    },
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match Arguments::parse().bench {
+        Bench::Postgres { size, runs, out } => runtime.block_on(postgres::run(size, runs, &out)),
+        Bench::Child { work } => runtime.block_on(process::work(work)),
+    }
+}
