@@ -1,0 +1,88 @@
+//! What can be asked for.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::commands::{backup, plan, restore, show, verify};
+use super::engines::{OnEngine, Source, Target};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0 done               10 invalid input     13 damaged data     70 internal error
+   2 wrong usage        11 environment       14 conflict
+                        12 unavailable       15 cancelled
+
+Examples:
+  backupctl --vault file:///backups --service shop init
+  backupctl --vault file:///backups --service shop backup postgres --url 'host=localhost user=postgres'
+  backupctl --vault file:///backups --service shop restore postgres --into /srv/restored";
+
+/// Encrypted, incremental backups of databases in any object store.
+#[derive(Debug, Parser)]
+#[command(name = "backupctl", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where backups are: file:///absolute/dir, s3://bucket/prefix, gs://…, az://…, memory:/// [env: BACKUP_VAULT]
+    #[arg(long, value_name = "URL", global = true)]
+    pub(crate) vault: Option<String>,
+    /// Whose backups [env: BACKUP_SERVICE]
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) service: Option<String>,
+    /// File whose first line is the passphrase [env: BACKUP_PASSPHRASE is the passphrase itself]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Print exactly one JSON document; errors are a JSON object on standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no remarks
+    #[arg(long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create the service's repository
+    Init,
+    /// Take a backup, incremental against the newest one of the same source unless --full
+    #[command(subcommand)]
+    Backup(OnEngine<Source, backup::BackupArgs>),
+    /// List the backups, oldest first
+    List,
+    /// Show one backup with its entries
+    Show(show::ShowArgs),
+    /// Show what a restore would do; nothing is written
+    #[command(subcommand)]
+    Plan(OnEngine<Target, plan::PlanArgs>),
+    /// Restore
+    #[command(subcommand)]
+    Restore(OnEngine<Target, restore::RestoreArgs>),
+    /// Check what is stored
+    Verify(verify::VerifyArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn passphrases_have_no_option() {
+        let command = Cli::command();
+        assert!(command.get_arguments().all(|arg| arg.get_long() != Some("passphrase")));
+    }
+}

@@ -1,0 +1,32 @@
+//! `list`: the backups, oldest first.
+
+use backup_core::repository::Repository as _;
+
+use super::Context;
+use crate::cli::failure::Failure;
+use crate::cli::view::BackupView;
+use crate::table::{Cell, Table};
+
+pub(super) async fn run(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let repository = cx.open().await?;
+    let catalog = cx.work().run(repository.catalog()).await?;
+    if cx.json() {
+        return cx.document(&catalog.backups().map(BackupView::from).collect::<Vec<_>>());
+    }
+    let mut table =
+        Table::new(&["backup", "engine", "kind", "ended at", "data", "new", "stored", "entries", "position"]);
+    for backup in catalog.backups() {
+        table.row(vec![
+            Cell::text(backup.id),
+            Cell::text(&backup.snapshot.engine),
+            Cell::text(backup.kind),
+            Cell::text(backup.ended_at),
+            Cell::Bytes(backup.data_bytes),
+            Cell::Bytes(backup.new_bytes),
+            Cell::Bytes(backup.stored_bytes),
+            Cell::Count(backup.entries),
+            Cell::text(backup.snapshot.stop.as_ref().map_or("", |position| position.text.as_str())),
+        ]);
+    }
+    cx.table(&table)
+}

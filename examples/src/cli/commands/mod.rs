@@ -1,0 +1,172 @@
+//! One file per command. Each gets a [`Context`] and its own options, and says its result once, at the end.
+
+pub(crate) mod backup;
+mod init;
+mod list;
+pub(crate) mod plan;
+pub(crate) mod restore;
+pub(crate) mod show;
+pub(crate) mod verify;
+
+use std::sync::Arc;
+
+use backup_core::catalog::BackupRecord;
+use backup_core::engine::Work;
+use backup_core::{Error, Finding, Result, Severity};
+use backup_storage::Repository;
+use clap::CommandFactory;
+use clap::error::ErrorKind as Misuse;
+use serde::Serialize;
+
+use super::args::{Cli, Command, Global};
+use super::failure::Failure;
+use super::host::Host;
+use super::passphrase;
+use super::vault::Place;
+use crate::progress::Bars;
+use crate::table::{Cell, Table};
+
+/// Runs one command.
+pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(), Failure> {
+    let outcome = match command {
+        Command::Init => init::run(&mut cx).await,
+        Command::Backup(engine) => backup::run(&mut cx, engine).await,
+        Command::List => list::run(&mut cx).await,
+        Command::Show(args) => show::run(&mut cx, args).await,
+        Command::Plan(engine) => plan::run(&mut cx, engine).await,
+        Command::Restore(engine) => restore::run(&mut cx, engine).await,
+        Command::Verify(args) => verify::run(&mut cx, args).await,
+    };
+    cx.clear_progress();
+    let flushed = cx.host.stdout.flush();
+    outcome.and_then(|()| Ok(flushed?))
+}
+
+/// What every command has: the surroundings, the global options, and the work that it does.
+pub(crate) struct Context<'a, 'h> {
+    host: &'a mut Host<'h>,
+    global: &'a Global,
+    work: Work,
+    bars: Option<Arc<Bars>>,
+}
+
+impl<'a, 'h> Context<'a, 'h> {
+    pub(crate) fn new(host: &'a mut Host<'h>, global: &'a Global) -> Self {
+        let mut work = Work::new(host.env.clone()).with_cancel(host.cancel.clone());
+        let bars = (host.terminals.stderr && !global.json && !global.quiet).then(|| Arc::new(Bars::on_stderr()));
+        if let Some(bars) = &bars {
+            work = work.with_observer(Arc::<Bars>::clone(bars));
+        }
+        Self { host, global, work, bars }
+    }
+
+    /// The work of this command: observed and cancellable.
+    fn work(&self) -> &Work {
+        &self.work
+    }
+
+    fn json(&self) -> bool {
+        self.global.json
+    }
+
+    /// Removes what progress has drawn, so that results are not written into it.
+    fn clear_progress(&self) {
+        if let Some(bars) = &self.bars {
+            bars.clear();
+        }
+    }
+
+    /// Opens the repository that the options name.
+    async fn open(&mut self) -> Result<Repository, Failure> {
+        let place = self.place()?;
+        Ok(place.open(&self.work).await?)
+    }
+
+    fn place(&mut self) -> Result<Place, Failure> {
+        let vault = self.option("--vault <URL>", self.global.vault.as_deref(), "BACKUP_VAULT")?;
+        let service = self.option("--service <NAME>", self.global.service.as_deref(), "BACKUP_SERVICE")?;
+        let passphrase = match &self.global.passphrase_file {
+            Some(file) => {
+                let read = passphrase::from_file(file)?;
+                if read.exposed {
+                    self.remark(&format!("every user of this machine can read the passphrase in {}", file.display()));
+                }
+                read.passphrase
+            }
+            None => match self.host.variable("BACKUP_PASSPHRASE") {
+                Some(value) => passphrase::from_variable(value)?,
+                None => return Err(missing("--passphrase-file <FILE>", "BACKUP_PASSPHRASE")),
+            },
+        };
+        Ok(Place { vault, service, passphrase })
+    }
+
+    fn option(&self, option: &str, given: Option<&str>, variable: &str) -> Result<String, Failure> {
+        let value = given.or_else(|| self.host.variable(variable));
+        value.map(str::to_owned).ok_or_else(|| missing(option, variable))
+    }
+
+    /// A warning for a person. Programs find the same in the JSON document where it matters to them.
+    fn remark(&mut self, text: &str) {
+        if !self.global.quiet && !self.global.json {
+            self.clear_progress();
+            // Whether anybody reads it does not change what is done.
+            let _ = writeln!(self.host.stderr, "warning: {text}");
+        }
+    }
+
+    /// The findings that a person should know of.
+    fn remark_findings(&mut self, findings: &[Finding]) {
+        for finding in findings.iter().filter(|f| f.severity >= Severity::Warning) {
+            self.remark(&finding.to_string());
+        }
+    }
+
+    /// Writes the one JSON document.
+    fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(value)
+            .map_err(|e| Error::internal("the result has no form in JSON").with_source(e))?;
+        Ok(writeln!(self.host.stdout, "{text}")?)
+    }
+
+    /// Writes a table, or plain lines where nobody looks.
+    fn table(&mut self, table: &Table) -> Result<(), Failure> {
+        self.clear_progress();
+        Ok(table.write(self.host.stdout, self.host.terminals.stdout)?)
+    }
+
+    /// Writes a line for people.
+    fn line(&mut self, text: &str) -> Result<(), Failure> {
+        self.clear_progress();
+        Ok(writeln!(self.host.stdout, "{text}")?)
+    }
+}
+
+/// Neither the option nor its variable was given: as wrong as any other command line.
+fn missing(option: &str, variable: &str) -> Failure {
+    let message = format!("the required argument {option} was not given and {variable} is not set");
+    Failure::Usage(Cli::command().error(Misuse::MissingRequiredArgument, message))
+}
+
+/// What a person wants to know of one backup.
+fn describe(backup: &BackupRecord) -> Table {
+    let mut table = Table::new(&[]);
+    let mut row = |name: &str, value: Cell| table.row(vec![Cell::text(name), value]);
+    row("backup", Cell::text(backup.id));
+    row("service", Cell::text(&backup.service));
+    row("engine", Cell::text(&backup.snapshot.engine));
+    row("kind", Cell::text(backup.kind));
+    if let Some(parent) = backup.parent {
+        row("parent", Cell::text(parent));
+    }
+    row("started at", Cell::text(backup.started_at));
+    row("ended at", Cell::text(backup.ended_at));
+    row("data", Cell::Bytes(backup.data_bytes));
+    row("new", Cell::Bytes(backup.new_bytes));
+    row("stored", Cell::Bytes(backup.stored_bytes));
+    row("entries", Cell::Count(backup.entries));
+    if let Some(position) = &backup.snapshot.stop {
+        row("position", Cell::text(position));
+    }
+    table
+}

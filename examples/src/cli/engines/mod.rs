@@ -1,0 +1,138 @@
+//! The registry of engines. An engine is one file here and one line in [`ENGINES`].
+
+mod postgres;
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use backup_core::{BackupEngine, Result};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+
+/// Every engine that can be named on the command line.
+static ENGINES: &[&dyn EngineKind] = &[&postgres::Postgres];
+
+/// What the command line has to know of an engine: its options, and how they become a handle on a deployment.
+pub(crate) trait EngineKind: Debug + Send + Sync {
+    /// Its name: that of its descriptor and of its backups.
+    fn name(&self) -> &'static str;
+
+    /// One line of help.
+    fn about(&self) -> &'static str;
+
+    /// Adds the options of a deployment that is backed up.
+    fn source_options(&self, command: Command) -> Command;
+
+    /// Adds the options of a deployment that is restored into.
+    fn target_options(&self, command: Command) -> Command;
+
+    /// The deployment to back up.
+    fn source(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>>;
+
+    /// The deployment to restore into.
+    fn target(&self, into: &str, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>>;
+
+    /// An engine that checks stored backups and has no deployment.
+    fn checker(&self) -> Result<Box<dyn BackupEngine>>;
+}
+
+/// The engine of this name.
+pub(crate) fn find(name: &str) -> Option<&'static dyn EngineKind> {
+    ENGINES.iter().copied().find(|kind| kind.name() == name)
+}
+
+/// What an engine is used for, which decides about its options.
+pub(crate) trait Role: Debug + Send + Sync + 'static {
+    /// Adds the options of `kind` in this role.
+    fn options(kind: &dyn EngineKind, command: Command) -> Command;
+}
+
+/// A deployment that is read.
+#[derive(Debug)]
+pub(crate) struct Source;
+
+/// A deployment that is written.
+#[derive(Debug)]
+pub(crate) struct Target;
+
+impl Role for Source {
+    fn options(kind: &dyn EngineKind, command: Command) -> Command {
+        kind.source_options(command)
+    }
+}
+
+impl Role for Target {
+    fn options(kind: &dyn EngineKind, command: Command) -> Command {
+        kind.target_options(command)
+    }
+}
+
+/// `ENGINE [engine options] [options of the command]`: one subcommand for every engine of the registry.
+#[derive(Debug)]
+pub(crate) struct OnEngine<R, X> {
+    kind: &'static dyn EngineKind,
+    matches: ArgMatches,
+    /// The options of the command itself.
+    pub(crate) options: X,
+    role: PhantomData<R>,
+}
+
+impl<X> OnEngine<Source, X> {
+    /// The deployment to back up.
+    pub(crate) fn source(&self) -> Result<Box<dyn BackupEngine>> {
+        self.kind.source(&self.matches)
+    }
+}
+
+impl<X> OnEngine<Target, X> {
+    /// The deployment to restore into.
+    pub(crate) fn target(&self, into: &str) -> Result<Box<dyn BackupEngine>> {
+        self.kind.target(into, &self.matches)
+    }
+}
+
+impl<R: Role, X: Args> FromArgMatches for OnEngine<R, X> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let (kind, matches) = matches
+            .subcommand()
+            .and_then(|(name, matches)| Some((find(name)?, matches)))
+            .ok_or_else(|| clap::Error::new(clap::error::ErrorKind::MissingSubcommand))?;
+        let options = X::from_arg_matches(matches)?;
+        Ok(Self { kind, matches: matches.clone(), options, role: PhantomData })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<R: Role, X: Args> Subcommand for OnEngine<R, X> {
+    fn augment_subcommands(command: Command) -> Command {
+        let command = ENGINES.iter().fold(command, |command, kind| {
+            let engine = Command::new(kind.name()).about(kind.about());
+            command.subcommand(X::augment_args(R::options(*kind, engine)))
+        });
+        command.subcommand_value_name("ENGINE").subcommand_help_heading("Engines")
+    }
+
+    fn augment_subcommands_for_update(command: Command) -> Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        find(name).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_have_the_names_of_their_backups() {
+        for kind in ENGINES {
+            let engine = kind.checker().unwrap();
+            assert_eq!(engine.descriptor().name, kind.name());
+        }
+    }
+}

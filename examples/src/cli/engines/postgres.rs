@@ -1,0 +1,142 @@
+//! PostgreSQL on the command line.
+
+use std::path::PathBuf;
+
+use backup_core::{BackupEngine, Error, Result};
+use backup_postgres::{Checkpoint, Method, PostgresEngine, PostgresSettings};
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+
+use super::EngineKind;
+
+#[derive(Debug)]
+pub(super) struct Postgres;
+
+/// The deployment that is read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "PostgreSQL options")]
+struct SourceArgs {
+    /// libpq connection string or URI; PG* variables and the password file fill what it leaves open
+    #[arg(long, value_name = "CONNECTION")]
+    url: Option<String>,
+    /// The server's data directory on this machine, when the server does not say or this machine sees it elsewhere
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How data is read: from the data directory, or through the server by its replication protocol [default: local where possible]
+    #[arg(long, value_enum)]
+    method: Option<MethodArg>,
+    /// How the server's checkpoint before the backup is done: at once, or spread over time to spare the server
+    #[arg(long, value_enum, default_value_t = CheckpointArg::Fast)]
+    checkpoint: CheckpointArg,
+}
+
+/// The data directory that is written.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "PostgreSQL options")]
+struct TargetArgs {
+    /// Restore a tablespace elsewhere: its OID or its old path, and the new directory; may be given several times
+    #[arg(long, value_name = "OLD=NEW", value_parser = tablespace)]
+    tablespace: Vec<(String, PathBuf)>,
+    /// Restore into an existing data directory by rewriting only what differs
+    #[arg(long)]
+    delta: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum MethodArg {
+    Local,
+    Protocol,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CheckpointArg {
+    Fast,
+    Spread,
+}
+
+/// A pair `OLD=NEW`. `\=` stands for an equals sign inside of a path, as in `pg_basebackup`.
+fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if chars.peek() == Some(&'=') => {
+                chars.next();
+                parts.last_mut().expect("never empty").push('=');
+            }
+            '=' => parts.push(String::new()),
+            c => parts.last_mut().expect("never empty").push(c),
+        }
+    }
+    match <[String; 2]>::try_from(parts) {
+        Ok([old, new]) if !old.is_empty() && new.starts_with('/') => Ok((old, new.into())),
+        _ => Err("must be OLD=NEW, where NEW is an absolute path".to_owned()),
+    }
+}
+
+impl EngineKind for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn about(&self) -> &'static str {
+        "PostgreSQL 13 to 18: the whole cluster, physically"
+    }
+
+    fn source_options(&self, command: Command) -> Command {
+        SourceArgs::augment_args(command)
+    }
+
+    fn target_options(&self, command: Command) -> Command {
+        TargetArgs::augment_args(command)
+    }
+
+    fn source(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
+        let args = SourceArgs::from_arg_matches(matches).map_err(misread)?;
+        let mut settings = PostgresSettings::default();
+        settings.url = args.url;
+        settings.data_dir = args.data_dir;
+        settings.method = args.method.map(|method| match method {
+            MethodArg::Local => Method::Local,
+            MethodArg::Protocol => Method::Protocol,
+        });
+        settings.checkpoint = match args.checkpoint {
+            CheckpointArg::Fast => Checkpoint::Fast,
+            CheckpointArg::Spread => Checkpoint::Spread,
+        };
+        Ok(Box::new(PostgresEngine::new(settings)?))
+    }
+
+    fn target(&self, into: &str, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
+        let args = TargetArgs::from_arg_matches(matches).map_err(misread)?;
+        let mut settings = PostgresSettings::default();
+        settings.data_dir = Some(into.into());
+        settings.tablespaces = args.tablespace;
+        settings.delta = args.delta;
+        Ok(Box::new(PostgresEngine::new(settings)?))
+    }
+
+    fn checker(&self) -> Result<Box<dyn BackupEngine>> {
+        Ok(Box::new(PostgresEngine::new(PostgresSettings::default())?))
+    }
+}
+
+/// The matches are of the very command that was parsed with these options.
+fn misread(error: clap::Error) -> Error {
+    Error::internal("options of postgres cannot be read back").with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tablespaces_are_pairs_of_old_and_new() {
+        let pair = |old: &str, new: &str| Ok((old.to_owned(), PathBuf::from(new)));
+        assert_eq!(tablespace("16385=/new"), pair("16385", "/new"));
+        assert_eq!(tablespace("/old=/new"), pair("/old", "/new"));
+        assert_eq!(tablespace(r"/o\=ld=/n\=ew"), pair("/o=ld", "/n=ew"));
+        for bad in ["", "=", "/old", "/old=", "=/new", "/old=new", "/a=/b=/c"] {
+            assert!(tablespace(bad).is_err(), "{bad}");
+        }
+    }
+}

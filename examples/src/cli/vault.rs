@@ -1,0 +1,48 @@
+//! From options to an open repository.
+
+use backup_core::engine::Work;
+use backup_core::{Error, Result, ServiceId};
+use backup_crypto::{Identity, Passphrase, Recipient};
+use backup_storage::store::{Store, StoreSettings};
+use backup_storage::{CreateOptions, Repository, RepositorySettings};
+
+/// Which repository, and how it is unlocked.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) vault: String,
+    pub(crate) service: String,
+    pub(crate) passphrase: Passphrase,
+}
+
+impl Place {
+    /// Opens the repository.
+    pub(crate) async fn open(self, work: &Work) -> Result<Repository> {
+        let service = ServiceId::new(self.service)?;
+        // Opening a store makes its directory. Only `init` may do that: elsewhere a missing one is a mistyped URL.
+        if let Some(directory) = self.vault.strip_prefix("file://").filter(|d| d.starts_with('/'))
+            && !directory.contains('%')
+            && std::fs::metadata(directory).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+        {
+            return Err(Error::invalid(format!("vault {} does not exist; init creates it", self.vault)));
+        }
+        work.run(async {
+            let store = Store::open(&self.vault, &StoreSettings::default())?;
+            let identity = Identity::from(self.passphrase);
+            let settings = RepositorySettings::default();
+            Ok(Repository::open(&store, service, identity, &settings, work.env().clone()).await?)
+        })
+        .await
+    }
+
+    /// Creates the repository.
+    pub(crate) async fn create(self, work: &Work) -> Result<Repository> {
+        let service = ServiceId::new(self.service)?;
+        work.run(async {
+            let store = Store::open(&self.vault, &StoreSettings::default())?;
+            let recipients = vec![Recipient::from(self.passphrase)];
+            let (options, settings) = (CreateOptions::default(), RepositorySettings::default());
+            Ok(Repository::create(&store, service, recipients, options, &settings, work.env().clone()).await?)
+        })
+        .await
+    }
+}

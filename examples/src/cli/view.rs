@@ -1,0 +1,169 @@
+//! The shapes of JSON output. Keys are in snake case, times RFC 3339 in UTC, sizes in bytes.
+
+use backup_core::BackupId;
+use backup_core::catalog::{BackupKind, BackupRecord};
+use backup_core::engine::{Extracted, Footprint};
+use backup_core::entry::EntryInfo;
+use backup_core::repository::{Damage, VerifyReport};
+use backup_core::{Finding, LogPosition, Snapshot};
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// A backup.
+#[derive(Debug, Serialize)]
+pub(crate) struct BackupView<'a> {
+    id: BackupId,
+    service: &'a str,
+    engine: &'a str,
+    kind: BackupKind,
+    started_at: Timestamp,
+    ended_at: Timestamp,
+    data_bytes: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    entries: u64,
+    /// Where the change stream stood when the backup was complete, in the engine's notation.
+    position: Option<&'a str>,
+    parent: Option<BackupId>,
+}
+
+impl<'a> From<&'a BackupRecord> for BackupView<'a> {
+    fn from(record: &'a BackupRecord) -> Self {
+        Self {
+            id: record.id,
+            service: record.service.as_str(),
+            engine: &record.snapshot.engine,
+            kind: record.kind,
+            started_at: record.started_at,
+            ended_at: record.ended_at,
+            data_bytes: record.data_bytes,
+            new_bytes: record.new_bytes,
+            stored_bytes: record.stored_bytes,
+            entries: record.entries,
+            position: record.snapshot.stop.as_ref().map(|position| position.text.as_str()),
+            parent: record.parent,
+        }
+    }
+}
+
+/// A backup with everything that is known of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShowView<'a> {
+    #[serde(flatten)]
+    pub(crate) backup: BackupView<'a>,
+    version: &'a str,
+    source: &'a str,
+    method: &'a str,
+    consistency: backup_core::Consistency,
+    start: Option<&'a LogPosition>,
+    stop: Option<&'a LogPosition>,
+    findings: &'a [Finding],
+    lossy: &'a [backup_core::LossyItem],
+    facts: &'a std::collections::BTreeMap<String, String>,
+    /// `entries` is their number.
+    entry_list: &'a [EntryInfo],
+}
+
+impl<'a> ShowView<'a> {
+    pub(crate) fn new(record: &'a BackupRecord, entry_list: &'a [EntryInfo]) -> Self {
+        let snapshot: &Snapshot = &record.snapshot;
+        Self {
+            backup: record.into(),
+            version: &snapshot.version,
+            source: &snapshot.source,
+            method: &snapshot.method,
+            consistency: snapshot.consistency,
+            start: snapshot.start.as_ref(),
+            stop: snapshot.stop.as_ref(),
+            findings: &snapshot.findings,
+            lossy: &snapshot.lossy,
+            facts: &snapshot.facts,
+            entry_list,
+        }
+    }
+}
+
+/// A repository that was created.
+#[derive(Debug, Serialize)]
+pub(crate) struct InitView<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) vault: &'a str,
+    pub(crate) repository: String,
+    pub(crate) suite: String,
+}
+
+/// What a restore would do.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlanView<'a> {
+    pub(crate) backup: BackupView<'a>,
+    pub(crate) into: &'a str,
+    pub(crate) target: String,
+    pub(crate) inclusive: bool,
+    /// What is read.
+    pub(crate) reads: Footprint,
+    /// Whether the engine would refuse it.
+    pub(crate) refused: bool,
+    pub(crate) findings: &'a [Finding],
+}
+
+/// What a restore did.
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoreView<'a> {
+    pub(crate) backup: BackupView<'a>,
+    pub(crate) into: &'a str,
+    #[serde(flatten)]
+    pub(crate) extracted: Extracted,
+    pub(crate) seconds: f64,
+    pub(crate) findings: &'a [Finding],
+}
+
+/// What a check saw.
+#[derive(Debug, Serialize)]
+pub(crate) struct VerifyView<'a> {
+    pub(crate) level: &'a str,
+    pub(crate) sound: bool,
+    pub(crate) backups: u64,
+    pub(crate) objects: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) damages: &'a [Damage],
+    /// The backups that cannot be fully restored.
+    pub(crate) harmed: Vec<BackupId>,
+    pub(crate) garbage_objects: u64,
+    pub(crate) garbage_bytes: u64,
+    /// What the engines said about each backup, at level `engine`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) checks: Option<&'a [EngineCheckView]>,
+}
+
+impl<'a> VerifyView<'a> {
+    pub(crate) fn new(level: &'a str, report: &'a VerifyReport, checks: Option<&'a [EngineCheckView]>) -> Self {
+        let unsound = |check: &&EngineCheckView| !check.sound;
+        let mut harmed = report.harmed();
+        harmed.extend(checks.unwrap_or_default().iter().filter(unsound).map(|check| check.backup));
+        harmed.sort_unstable();
+        harmed.dedup();
+        Self {
+            level,
+            sound: report.is_sound() && harmed.is_empty(),
+            backups: report.backups,
+            objects: report.objects,
+            read_bytes: report.read_bytes,
+            damages: &report.damages,
+            harmed,
+            garbage_objects: report.garbage_objects,
+            garbage_bytes: report.garbage_bytes,
+            checks,
+        }
+    }
+}
+
+/// What an engine said about a backup that it looked into.
+#[derive(Debug, Serialize)]
+pub(crate) struct EngineCheckView {
+    pub(crate) backup: BackupId,
+    pub(crate) engine: String,
+    pub(crate) sound: bool,
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) findings: Vec<Finding>,
+}
