@@ -11,6 +11,8 @@ mod context;
 mod envelope;
 mod extract;
 mod fetch;
+#[cfg(test)]
+mod golden;
 mod journal;
 mod keyring;
 mod layout;

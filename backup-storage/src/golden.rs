@@ -1,0 +1,186 @@
+//! Golden vectors: the bytes of format version 1, committed beside the tests.
+//!
+//! What is read must be readable for ever; what is written without compression must be the same bytes for ever (zstd may find
+//! better ones). `BACKUP_BLESS=1` writes missing files.
+
+use std::path::PathBuf;
+
+use backup_core::catalog::{BackupRecord, Catalog, Event, ManifestRef, PackId, Totals};
+use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
+use backup_core::env::Env;
+use backup_core::{BackupId, Consistency, Finding, Lineage, LogPosition, LossyItem, ServiceId, SessionId, Severity, Snapshot};
+use backup_crypto::{ObjectKind, RepositoryId, Suite};
+
+use crate::envelope;
+use crate::journal::{Entry, FORMAT, Genesis, Place, PlainObject};
+use crate::keyring::tests::keyring;
+use crate::layout;
+use crate::manifest::{Blob, BlockMap, Content, Extent, ManifestEntry, PackUse, PartRef, Root};
+use crate::pack::{Codec, PackBuilder, PackIndex, Piece, Role, Scratch, content_id_of};
+use crate::repository::Description;
+use crate::witness::Witness;
+
+fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if !path.exists() && std::env::var_os("BACKUP_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let lines: Vec<_> = hex.as_bytes().chunks(96).map(|l| std::str::from_utf8(l).unwrap()).collect();
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect()
+}
+
+fn session() -> SessionId {
+    SessionId::from_bytes([0x11; 16])
+}
+
+fn backup() -> BackupId {
+    BackupId::from_bytes([0x22; 16])
+}
+
+fn snapshot() -> Snapshot {
+    let now = Env::seeded(0).now();
+    Snapshot::new("postgres", "17.6", "42", "local", Consistency::PointInTime, (now, now))
+        .with_positions(LogPosition::new(Lineage::new("1"), 1, "0/1"), LogPosition::new(Lineage::new("1"), 2, "0/2"))
+        .with_findings([Finding::new(Severity::Warning, "page-checksum", "block 7").about("base/1/2")])
+        .with_lossy(LossyItem::new("x", "y"))
+        .with_fact("k", "v")
+}
+
+fn record() -> BackupRecord {
+    let now = Env::seeded(0).now();
+    BackupRecord::new(
+        backup(),
+        ServiceId::new("svc").unwrap(),
+        session(),
+        None,
+        (now, now),
+        Totals { data_bytes: 1, new_bytes: 2, stored_bytes: 3, entries: 4 },
+        ManifestRef { pack: PackId { session: session(), number: 5 }, segment: 6, digest: [7; 32] },
+        vec![SessionId::from_bytes([0x33; 16])],
+        snapshot(),
+    )
+}
+
+/// Encodes `value`, compares with the file, and decodes the file.
+fn check<T>(name: &str, value: &T)
+where
+    T: minicbor::Encode<()> + for<'b> minicbor::Decode<'b, ()> + PartialEq + std::fmt::Debug,
+{
+    let bytes = minicbor::to_vec(value).unwrap();
+    let stored = golden(name, &bytes);
+    assert_eq!(bytes, stored, "{name}");
+    assert_eq!(&minicbor::decode::<T>(&stored).unwrap(), value, "{name}");
+}
+
+#[test]
+fn description() {
+    let description = Description { format: FORMAT, id: RepositoryId::from_bytes([9; 16]), suite: Suite::Aes256Gcm };
+    let stored = golden("description.hex", &description.encode().unwrap());
+    assert_eq!(description.encode().unwrap(), stored);
+    assert_eq!(Description::parse(&stored).unwrap(), description);
+}
+
+#[test]
+fn journal_entries() {
+    let now = Env::seeded(0).now();
+    let genesis = Genesis {
+        format: FORMAT,
+        repository: [1; 16],
+        service: ServiceId::new("svc").unwrap(),
+        suite: 2,
+        created_at: now,
+        objects: vec![PlainObject { name: "repository".to_owned(), digest: [2; 32] }],
+    };
+    let events = vec![
+        Event::SessionOpened { session: session(), at: now, parent: Some(backup()), adopted: vec![session()] },
+        Event::BackupCommitted { record: Box::new(record()) },
+        Event::SessionClosed { session: session(), at: now, reason: backup_core::catalog::CloseReason::Fenced },
+        Event::BackupRecovered { record: Box::new(record()) },
+    ];
+    let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
+        Entry { number: 1, previous: [3; 32], nonce: [4; 16], at: now, genesis: Some(genesis), events };
+    check("journal-entry.hex", &entry);
+    let keyring = keyring(1);
+    let name = layout::entry(1, 1).unwrap();
+    let sealed = envelope::seal(&keyring, ObjectKind::Journal, &name, b"an entry").unwrap();
+    // The salt is the keyring's first draw of randomness, which the seed fixes.
+    let stored = golden("journal-object.hex", &sealed);
+    assert_eq!(sealed, stored);
+    assert_eq!(envelope::open(&keyring, ObjectKind::Journal, &name, &stored).unwrap(), b"an entry");
+}
+
+#[test]
+fn manifests() {
+    let mut meta = EntryMeta::file(EntryPath::new("base/1/\u{fc}").unwrap()).with_mode(0o640);
+    meta = meta.with_modified(Some(Env::seeded(0).now())).with_identity(ContentIdentity::new("id").unwrap());
+    let extents = vec![Extent::hole(7), Extent::stored(300, 1, 2, 3)];
+    let inline = ManifestEntry {
+        meta,
+        len: 307,
+        content: Content::Inline(extents.clone()),
+        blocks: BlockMap::Inline { epoch: 1, hashes: vec![5; 16] },
+    };
+    check("manifest-entry-inline.hex", &inline);
+    let link = EntryKind::Symlink { target: b"elsewhere".to_vec() };
+    let stored = ManifestEntry {
+        meta: EntryMeta::new(EntryPath::new("l").unwrap(), link),
+        len: 0,
+        content: Content::Stored(extents.clone()),
+        blocks: BlockMap::Stored { epoch: 2, hashes: extents.clone() },
+    };
+    check("manifest-entry-stored.hex", &stored);
+    let now = Env::seeded(0).now();
+    let parts =
+        vec![PartRef { run: 0, first: EntryPath::new("a").unwrap(), entries: 2, pack: 3, segment: 4 }];
+    check("manifest-parts.hex", &parts);
+    let packs = vec![PackUse { pack: PackId { session: session(), number: 1 }, stored_len: 2, live: 3 }];
+    check("manifest-packs.hex", &packs);
+    let root = Root {
+        format: FORMAT,
+        backup: backup(),
+        service: ServiceId::new("svc").unwrap(),
+        session: session(),
+        parent: None,
+        started_at: now,
+        ended_at: now,
+        data_bytes: 1,
+        new_bytes: 2,
+        entries: 3,
+        snapshot: snapshot(),
+        parts: Blob::Inline(vec![1, 2]),
+        packs: Blob::Stored(extents),
+        reused: vec![session()],
+    };
+    check("manifest-root.hex", &root);
+    let place = Place { generation: 1, number: 2, digest: [3; 32] };
+    check("witness.hex", &Witness { backup: backup(), place });
+}
+
+#[test]
+fn packs() {
+    let keyring = keyring(2);
+    let id = PackId { session: session(), number: 8 };
+    let hash = keyring.hash_key(keyring.current()).unwrap();
+    let text = b"compressible compressible compressible compressible compressible".as_slice();
+    let mut builder = PackBuilder::new(id, &keyring, Vec::new()).unwrap();
+    builder.push(Role::Data, Codec::Raw, b"raw", 3, content_id_of(hash, b"raw")).unwrap();
+    // The compressed bytes are part of the vector: only reading them must work for ever.
+    let packed = golden("zstd-frame.hex", &zstd::bulk::compress(text, 1).unwrap());
+    builder.push(Role::ManifestPart, Codec::Zstd, &packed, text.len(), content_id_of(hash, text)).unwrap();
+    builder.note(Piece { segment: 0, offset: 1, len: 2, id: content_id_of(hash, b"aw") });
+    let pack = builder.finish().unwrap();
+    let stored = golden("pack.hex", &pack.object);
+    assert_eq!(pack.object, stored);
+    let index = PackIndex::of_object(&keyring, id, &stored).unwrap();
+    let mut scratch = Scratch::new().unwrap();
+    for (segment, content) in [(0, b"raw".as_slice()), (1, text)] {
+        let range = index.range(segment).unwrap();
+        let mut out = Vec::new();
+        index.open(segment, &stored[range.start as usize..range.end as usize], &mut scratch, &mut out).unwrap();
+        assert_eq!(out, content);
+    }
+}
