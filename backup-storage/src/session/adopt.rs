@@ -13,8 +13,9 @@ use crate::fetch::PackCache;
 use crate::layout::{self, SessionObject};
 use crate::pipeline::known::Known;
 
-/// How many sessions are looked at, newest first.
-const SESSIONS: usize = 8;
+/// How many sessions are looked at, newest first. Each costs one listing; after a backup that fails again and again, every one
+/// of them holds a part that no other has.
+const SESSIONS: usize = 256;
 
 /// Reads the footers of packs of sessions that are without a backup and younger than the newest backup. Older ones hold
 /// nothing that the newest backup does not have in a better form.
