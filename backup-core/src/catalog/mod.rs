@@ -74,7 +74,8 @@ pub enum Event {
         #[n(2)]
         reason: CloseReason,
     },
-    /// A backup was found again by a rebuild of the catalog from packs.
+    /// A backup was found again by a rebuild of the catalog from packs. Sessions that it reuses and that nothing is known of
+    /// count as fenced from here on, unless they are recovered themselves.
     #[n(3)]
     BackupRecovered {
         /// The backup, as its manifest describes it.
@@ -184,7 +185,17 @@ impl Catalog {
                 self.open_session(*session)?;
                 self.sessions.insert(*session, SessionState::Closed(*reason));
             }
-            Event::BackupRecovered { record } => self.insert(record)?,
+            Event::BackupRecovered { record } => {
+                if self.backups.contains_key(&record.id) {
+                    return Err(Rejected::BackupExists(record.id));
+                }
+                // Content may have been adopted from a session that never became a backup, or from one that could not be
+                // recovered. Nothing else tells of it, and it must never commit.
+                for session in &record.reused {
+                    self.sessions.entry(*session).or_insert(SessionState::Closed(CloseReason::Fenced));
+                }
+                self.insert(record)?;
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod shelf;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backup_core::catalog::PackId;
 use backup_crypto::ObjectHeader;
@@ -31,6 +32,7 @@ pub(crate) struct PackCache {
     indices: Shelf<PackId, Arc<PackIndex>>,
     segments: Shelf<(PackId, u32), Bytes>,
     scratches: Arc<Scratches>,
+    fetched: AtomicU64,
 }
 
 impl PackCache {
@@ -41,7 +43,17 @@ impl PackCache {
             indices: Shelf::new(INDEX_BYTES),
             segments: Shelf::new(segments),
             scratches: Arc::new(Scratches::default()),
+            fetched: AtomicU64::new(0),
         }
+    }
+
+    /// Stored bytes that were fetched so far.
+    pub(crate) fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, bytes: &Bytes) {
+        self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 
     /// Buffers for decoding.
@@ -68,6 +80,7 @@ impl PackCache {
         let name = layout::pack(id)?;
         let store = &self.context.store;
         let (mut tail, len) = store.get_suffix(&name, PackIndex::USUAL_TAIL).await?;
+        self.count(&tail);
         let mut header = None;
         loop {
             let header = match &header {
@@ -84,6 +97,7 @@ impl PackCache {
                 Ok(index) => return Ok(index),
                 Err(needed) if needed > tail.len() as u64 && needed <= len => {
                     tail = store.get_range(&name, len - needed..len).await?;
+                    self.count(&tail);
                 }
                 Err(_) => return Err(Error::damaged(format!("object {name} is damaged: its footer is cut off"))),
             }
@@ -109,6 +123,7 @@ impl PackCache {
         let index = self.index(id).await?;
         let range = index.range(segment)?;
         let sealed = self.context.store.get_range(index.name(), range).await?;
+        self.count(&sealed);
         let scratches = Arc::clone(&self.scratches);
         blocking(move || {
             let mut scratch = scratches.take()?;

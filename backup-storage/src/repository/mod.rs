@@ -21,6 +21,7 @@ use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
 use crate::keyring::Keyring;
 use crate::layout;
 use crate::reader::BackupReader;
+use crate::rebuild::Rebuilt;
 use crate::session::Session;
 use crate::settings::RepositorySettings;
 use crate::store::{Created, ObjectName, Store};
@@ -159,6 +160,20 @@ impl Repository {
     pub fn store(&self) -> &Store {
         &self.context.store
     }
+
+    /// Begins a new generation of the catalog with what packs and keys say, for when the catalog is damaged beyond reading.
+    /// Writers of the old generation find out at their next commit.
+    ///
+    /// # Cancel safety
+    /// When dropped, a new generation has been begun or not; repeated, it begins a further one.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) when somebody else does the same at the same time,
+    /// [`Unavailable`](ErrorKind::Unavailable).
+    #[tracing::instrument(skip_all, fields(service = %self.context.service))]
+    pub async fn rebuild_catalog(&self, work: &Work) -> Result<Rebuilt> {
+        crate::rebuild::rebuild(&self.context, &self.journal, work).await
+    }
 }
 
 /// Why there is nothing to open.
@@ -280,7 +295,7 @@ impl backup_core::repository::Repository for Repository {
     }
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> backup_core::Result<VerifyReport> {
-        Ok(crate::verify::verify(&self.context, &self.journal, &self.cache, level, work).await?)
+        Ok(crate::verify::verify(&self.context, &self.journal, level, work).await?)
     }
 }
 

@@ -1,0 +1,177 @@
+//! Finding complete manifests in packs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use backup_core::SessionId;
+use backup_core::catalog::{BackupRecord, ManifestRef, PackId, Totals};
+use backup_core::engine::Work;
+use backup_core::observe::Phase;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+
+use super::{RecoveredBackup, Skipped};
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::PackCache;
+use crate::layout;
+use crate::manifest::Root;
+use crate::pack::Role;
+use crate::reader::BackupReader;
+use crate::verify::Listing;
+use crate::witness;
+
+/// What was found in packs.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) backups: Vec<RecoveredBackup>,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// A root, and where it stands.
+#[derive(Debug)]
+struct Candidate {
+    root: Root,
+    place: ManifestRef,
+}
+
+/// An object that is left out because of `error`, unless that says nothing about the object.
+///
+/// # Errors
+/// `error` itself, when it is about the surroundings.
+pub(super) fn skipped(object: &str, error: Error) -> Result<Skipped> {
+    match error.kind() {
+        // The key of another epoch, or a newer version: somebody else may be able to read it.
+        ErrorKind::Damaged | ErrorKind::Environment => {
+            let error = backup_core::Error::from(error);
+            let reason = std::iter::once(error.message().to_owned()).chain(error.causes()).collect::<Vec<_>>();
+            Ok(Skipped { object: object.to_owned(), reason: reason.join(": ") })
+        }
+        _ => Err(error),
+    }
+}
+
+/// Reads the footers of all packs, and the manifests that they lead to.
+pub(super) async fn find(
+    context: &Arc<Context>,
+    cache: &Arc<PackCache>,
+    listing: &Listing,
+    work: &Work,
+) -> Result<Found> {
+    let mut found = Found::default();
+    let mut roots: BTreeMap<SessionId, Candidate> = BTreeMap::new();
+    let ids: Vec<_> = listing.packs.keys().copied().collect();
+    let mut looks = stream::iter(ids)
+        .map(|id| async move { (id, roots_of(cache, id).await) })
+        .buffered(context.shape.transfers * 4)
+        .boxed();
+    while let Some((id, roots_of_pack)) = looks.next().await {
+        work.advanced(Phase::Inspect, 1);
+        let object = layout::pack(id)?;
+        let roots_of_pack = match roots_of_pack {
+            Ok(roots) => roots,
+            Err(error) => {
+                found.skipped.push(skipped(object.as_str(), error)?);
+                continue;
+            }
+        };
+        for (segment, bytes) in roots_of_pack {
+            let root = match Root::decode(&bytes) {
+                Ok(root) => root,
+                Err(error) => {
+                    found.skipped.push(skipped(object.as_str(), error)?);
+                    continue;
+                }
+            };
+            if root.service != context.service || root.session != id.session {
+                let error = Error::damaged(format!("its manifest is one of {}, session {}", root.service, root.session));
+                found.skipped.push(skipped(object.as_str(), error)?);
+                continue;
+            }
+            let place = ManifestRef { pack: id, segment, digest: *blake3::hash(&bytes).as_bytes() };
+            // A session writes one root. Of several the last one would be the one that it went on with.
+            roots.insert(id.session, Candidate { root, place });
+        }
+    }
+    drop(looks);
+    for candidate in roots.into_values() {
+        let object = layout::pack(candidate.place.pack)?;
+        let session = candidate.root.session;
+        match recover(context, cache, listing, candidate).await {
+            Ok(record) => {
+                let witnessed = is_witnessed(context, listing, session, &record).await?;
+                found.backups.push(RecoveredBackup { record, witnessed });
+            }
+            Err(error) => found.skipped.push(skipped(object.as_str(), error)?),
+        }
+    }
+    Ok(found)
+}
+
+/// The plaintexts of the segments of a pack that are roots.
+async fn roots_of(cache: &PackCache, id: PackId) -> Result<Vec<(u32, Bytes)>> {
+    let index = cache.index(id).await?;
+    let mut roots = Vec::new();
+    for (segment, info) in (0..).zip(index.segments()) {
+        if info.role == Role::ManifestRoot {
+            roots.push((segment, cache.segment_once(id, segment).await?));
+        }
+    }
+    Ok(roots)
+}
+
+/// The record of a backup all of whose manifest can be read and all of whose packs are there.
+async fn recover(
+    context: &Arc<Context>,
+    cache: &Arc<PackCache>,
+    listing: &Listing,
+    candidate: Candidate,
+) -> Result<BackupRecord> {
+    let Candidate { root, place } = candidate;
+    let own = listing.packs.range(PackId { session: root.session, number: 0 }..);
+    let own = own.take_while(|(id, _)| id.session == root.session);
+    let totals = Totals {
+        data_bytes: root.data_bytes,
+        new_bytes: root.new_bytes,
+        stored_bytes: own.map(|(_, len)| *len).sum(),
+        entries: root.entries,
+    };
+    let record = BackupRecord::new(
+        root.backup,
+        root.service.clone(),
+        root.session,
+        root.parent,
+        (root.started_at, root.ended_at),
+        totals,
+        place,
+        root.reused.clone(),
+        root.snapshot.clone(),
+    );
+    let reader = BackupReader::of_root(Arc::clone(context), Arc::clone(cache), record.clone(), root).await?;
+    for used in reader.packs().iter().filter(|pack| pack.live > 0) {
+        match listing.packs.get(&used.pack) {
+            Some(len) if *len == used.stored_len => {}
+            Some(len) => {
+                let (pack, need) = (used.pack, used.stored_len);
+                return Err(Error::damaged(format!("pack {pack} has {len} bytes where the backup needs {need}")));
+            }
+            None => return Err(Error::damaged(format!("pack {} is missing", used.pack))),
+        }
+    }
+    for part in reader.manifest().parts() {
+        reader.part(part).await?;
+    }
+    Ok(record)
+}
+
+async fn is_witnessed(context: &Context, listing: &Listing, session: SessionId, record: &BackupRecord) -> Result<bool> {
+    if !listing.witnesses.contains(&session) {
+        return Ok(false);
+    }
+    let object = match context.store.get(&layout::witness(session)?).await {
+        Ok(object) => object,
+        Err(e) if e.kind() == ErrorKind::Damaged => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    Ok(witness::open(&context.keyring, session, &object).is_ok_and(|witness| witness.backup == record.id))
+}

@@ -1,0 +1,147 @@
+//! Building the catalog again from packs and keys alone.
+//!
+//! Packs describe themselves, and every manifest's root repeats what the catalog knew of its backup. So when the journal is
+//! damaged beyond reading, a new generation of it is begun with every backup whose manifest is found complete and whose
+//! packs are all there.
+//!
+//! A session can have written its whole manifest and have died before its commit. Without the journal, such a backup can
+//! be told from a committed one only by the [witness](crate::witness) that follows a commit — and a witness may be missing
+//! too, because the writer died between the two. Both are therefore recovered, since an uncommitted backup that is complete
+//! harms nobody while a committed one that is left out is lost; [`RecoveredBackup::witnessed`] tells them apart.
+
+mod find;
+
+use std::sync::Arc;
+
+use backup_core::catalog::{BackupRecord, Catalog, Event};
+use backup_core::engine::Work;
+use backup_core::observe::{Phase, Unit};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::fetch::PackCache;
+use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
+use crate::layout;
+use crate::repository::{Description, parse_key};
+use crate::verify::Listing;
+use find::Found;
+
+/// Encoded events per journal entry, in bytes; an entry has room for one more of any size.
+const ENTRY: usize = 64 << 10;
+
+/// What a rebuild of the catalog has found.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct Rebuilt {
+    /// Number of the generation of the journal that was begun.
+    pub generation: u32,
+    /// The backups that the catalog has again, oldest first.
+    pub backups: Vec<RecoveredBackup>,
+    /// What could not be recovered, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A backup that was found again.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct RecoveredBackup {
+    /// The backup.
+    pub record: BackupRecord,
+    /// Whether a witness says that it had been committed. Without one it may have been complete but never committed.
+    pub witnessed: bool,
+}
+
+/// Something that was not recovered.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// The object's name inside the repository.
+    pub object: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Begins a new generation of the journal with what packs and keys say. The old ones are left as they are.
+///
+/// Content is not decoded; a verification afterwards does that.
+///
+/// # Cancel safety
+/// When dropped, a new generation has been begun or not; repeated, it begins a further one from the same packs.
+///
+/// # Errors
+/// Conflict, when somebody else began a generation at the same time. Those of the store.
+pub(crate) async fn rebuild(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) -> Result<Rebuilt> {
+    let rebuilding = run(context, journal, work);
+    work.cancel().run_until_cancelled(rebuilding).await.unwrap_or_else(|| Err(Error::cancelled()))
+}
+
+async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) -> Result<Rebuilt> {
+    let listing = Listing::read(&context.store).await?;
+    // What the open repository remembers may be older than whatever happened.
+    let cache = Arc::new(PackCache::new(Arc::clone(context)));
+    work.started(Phase::Inspect, Some(listing.packs.len() as u64), Unit::Items);
+    let Found { mut backups, mut skipped } = find::find(context, &cache, &listing, work).await?;
+    work.ended(Phase::Inspect);
+    // What others reuse comes first, and what was begun earlier has the smaller id.
+    backups.sort_by_key(|backup| (backup.record.ended_at, backup.record.id));
+    let objects = plain_objects(context, &listing, &mut skipped).await?;
+    let genesis = Genesis {
+        format: FORMAT,
+        repository: *context.keyring.repository().as_bytes(),
+        service: context.service.clone(),
+        suite: context.keyring.suite() as u8,
+        created_at: context.env.now(),
+        objects,
+    };
+    let newest = journal.listing().await?.last_key_value().map_or(0, |(generation, _)| *generation);
+    let generation =
+        newest.checked_add(1).ok_or_else(|| Error::internal("the catalog cannot have another generation"))?;
+    let mut entries = entries(&backups)?.into_iter();
+    journal.begin(generation, genesis, entries.next().unwrap_or_default()).await?;
+    for events in entries {
+        journal.commit(events).await?;
+    }
+    tracing::info!(generation, backups = backups.len(), skipped = skipped.len(), "the catalog was rebuilt");
+    Ok(Rebuilt { generation, backups, skipped })
+}
+
+/// The events of the new generation, as they go into its entries.
+fn entries(backups: &[RecoveredBackup]) -> Result<Vec<Vec<Event>>> {
+    let mut entries: Vec<Vec<Event>> = Vec::new();
+    let mut room = 0;
+    for backup in backups {
+        let event = Event::BackupRecovered { record: Box::new(backup.record.clone()) };
+        let len = minicbor::to_vec(&event)
+            .map_err(|e| Error::internal("an event cannot be encoded").with_source(e))?
+            .len();
+        match entries.last_mut() {
+            Some(entry) if len <= room => {
+                entry.push(event);
+                room -= len;
+            }
+            _ => {
+                room = ENTRY.saturating_sub(len);
+                entries.push(vec![event]);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// The description and the wrapped keys as they are, where they are readable.
+async fn plain_objects(context: &Context, listing: &Listing, skipped: &mut Vec<Skipped>) -> Result<Vec<PlainObject>> {
+    let description = layout::repository()?;
+    let mut objects = Vec::new();
+    for name in std::iter::once(&description).chain(&listing.keys) {
+        let read = match context.store.get(name).await {
+            Ok(object) if *name == description => Description::parse(&object).map(|_| object),
+            Ok(object) => parse_key(name.as_str(), &object).map(|_| object),
+            Err(e) => Err(e),
+        };
+        match read {
+            Ok(object) => objects.push(PlainObject::of(name.as_str(), &object)),
+            Err(e) => skipped.push(find::skipped(name.as_str(), e)?),
+        }
+    }
+    Ok(objects)
+}

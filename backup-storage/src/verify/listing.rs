@@ -1,0 +1,52 @@
+//! What the store says is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backup_core::SessionId;
+use backup_core::catalog::PackId;
+use futures::TryStreamExt;
+
+use crate::error::Result;
+use crate::layout::{self, SessionObject};
+use crate::store::{ObjectName, Store};
+
+/// Every object below a repository's prefix, by what its name says.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Packs with their lengths in bytes.
+    pub(crate) packs: BTreeMap<PackId, u64>,
+    /// Sessions that have a witness.
+    pub(crate) witnesses: BTreeSet<SessionId>,
+    pub(crate) keys: Vec<ObjectName>,
+    /// Objects whose names mean nothing here.
+    pub(crate) foreign_objects: u64,
+    pub(crate) foreign_bytes: u64,
+}
+
+impl Listing {
+    /// Lists everything.
+    pub(crate) async fn read(store: &Store) -> Result<Self> {
+        let mut listing = Self::default();
+        let mut objects = store.list("");
+        while let Some(object) = objects.try_next().await? {
+            let name = object.name.as_str();
+            match layout::session_object(name) {
+                Some(SessionObject::Pack(id)) => {
+                    listing.packs.insert(id, object.size);
+                }
+                Some(SessionObject::Witness(session)) => {
+                    listing.witnesses.insert(session);
+                }
+                None if name.strip_prefix(layout::KEYS).is_some_and(|rest| rest.starts_with('/')) => {
+                    listing.keys.push(object.name);
+                }
+                None if name == layout::repository()?.as_str() || layout::entry_place(name).is_some() => {}
+                None => {
+                    listing.foreign_objects += 1;
+                    listing.foreign_bytes += object.size;
+                }
+            }
+        }
+        Ok(listing)
+    }
+}
