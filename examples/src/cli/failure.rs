@@ -89,10 +89,7 @@ impl Failure {
                 written.map_or_else(|error| Self::Output(error).report(host, json), |()| exit::DONE)
             }
             Self::Usage(error) if json => {
-                let text = error.render().to_string();
-                let message = text.lines().next().unwrap_or_default();
-                let message = message.strip_prefix("error: ").unwrap_or(message);
-                say(host, &object("usage", message, &[]));
+                say(host, &object("usage", &misuse(&error), &[]));
                 exit::USAGE
             }
             Self::Usage(error) => {
@@ -121,6 +118,17 @@ impl Failure {
 
 fn object(kind: &str, message: &str, causes: &[String]) -> String {
     json!({"error": {"kind": kind, "message": message, "causes": causes}}).to_string()
+}
+
+/// What is wrong with a command line, without advice and usage.
+fn misuse(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "the command line is incomplete".to_owned();
+    }
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let message = lines.join(" ");
+    message.strip_prefix("error: ").map_or(message.clone(), str::to_owned)
 }
 
 /// The last words: when standard error is gone too, the exit code is all that is left.

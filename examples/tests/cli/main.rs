@@ -1,10 +1,10 @@
 //! `backupctl` from outside: what scripts and people rely on.
 //!
-//! Most tests call the program in process ([`backup_examples::cli::main_with`]); those about signals run the real binary.
+//! Most tests call the program in process ([`backup_examples::cli::main_with`]); those in `process` run the real binary.
 
 mod errors;
 mod harness;
+mod process;
 mod restoring;
 mod roundtrip;
-mod signals;
 mod usage;

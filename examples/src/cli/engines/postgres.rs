@@ -14,7 +14,8 @@ pub(super) struct Postgres;
 /// The deployment that is read.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "PostgreSQL options")]
-struct SourceArgs {
+#[group(skip)]
+struct PostgresSource {
     /// libpq connection string or URI; PG* variables and the password file fill what it leaves open
     #[arg(long, value_name = "CONNECTION")]
     url: Option<String>,
@@ -32,7 +33,8 @@ struct SourceArgs {
 /// The data directory that is written.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "PostgreSQL options")]
-struct TargetArgs {
+#[group(skip)]
+struct PostgresTarget {
     /// Restore a tablespace elsewhere: its OID or its old path, and the new directory; may be given several times
     #[arg(long, value_name = "OLD=NEW", value_parser = tablespace)]
     tablespace: Vec<(String, PathBuf)>,
@@ -83,15 +85,15 @@ impl EngineKind for Postgres {
     }
 
     fn source_options(&self, command: Command) -> Command {
-        SourceArgs::augment_args(command)
+        PostgresSource::augment_args(command)
     }
 
     fn target_options(&self, command: Command) -> Command {
-        TargetArgs::augment_args(command)
+        PostgresTarget::augment_args(command)
     }
 
     fn source(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
-        let args = SourceArgs::from_arg_matches(matches).map_err(misread)?;
+        let args = PostgresSource::from_arg_matches(matches).map_err(misread)?;
         let mut settings = PostgresSettings::default();
         settings.url = args.url;
         settings.data_dir = args.data_dir;
@@ -107,7 +109,7 @@ impl EngineKind for Postgres {
     }
 
     fn target(&self, into: &str, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
-        let args = TargetArgs::from_arg_matches(matches).map_err(misread)?;
+        let args = PostgresTarget::from_arg_matches(matches).map_err(misread)?;
         let mut settings = PostgresSettings::default();
         settings.data_dir = Some(into.into());
         settings.tablespaces = args.tablespace;

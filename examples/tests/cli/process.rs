@@ -105,6 +105,26 @@ async fn a_signal_in_the_midst_of_a_backup_leaves_nothing_visible() {
     assert_eq!(vault.json(&["list"]).await, json!([next]));
 }
 
+#[cfg(feature = "aws")]
+#[tokio::test]
+async fn a_cloud_that_does_not_answer_is_12() {
+    let vault = Vault::absent();
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let output = backupctl(&vault, &["--vault", "s3://bucket/prefix", "--json", "list"])
+        .env("AWS_ENDPOINT", format!("http://127.0.0.1:{port}"))
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "id")
+        .env("AWS_SECRET_ACCESS_KEY", "hunter2")
+        .env("AWS_REGION", "eu-west-1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(12), 0), "{said}");
+    let error: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(error["error"]["kind"], "unavailable");
+    assert!(!said.contains("hunter2"));
+}
+
 #[tokio::test]
 async fn a_reader_that_goes_is_no_failure() {
     let vault = Vault::created().await;
