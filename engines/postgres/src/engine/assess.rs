@@ -1,13 +1,15 @@
 //! Why a restore would be refused.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use backup_core::engine::RestoreContext;
+use backup_core::entry::Selector;
 use backup_core::{Error, Finding, Result, Severity};
 
 use super::facts::Facts;
 use super::settings::PostgresSettings;
-use super::target::{self, Placed, State};
+use super::target::{self, Contents, State};
 
 fn blocker(code: &str, dir: &Path, text: impl Into<String>) -> Finding {
     Finding::new(Severity::Blocker, code, text).about(dir.display().to_string())
@@ -25,7 +27,12 @@ pub(super) async fn assess(settings: &PostgresSettings, cx: &RestoreContext) -> 
     let record = cx.source().record();
     let facts = Facts::of(&record.snapshot)?;
     let placed = target::place(settings, &facts.tablespaces, &dir)?;
-    let bytes = cx.source().footprint(cx.selector()).await?.bytes;
+    let mut needs = vec![(dir.clone(), cx.source().footprint(cx.selector()).await?.bytes)];
+    for tablespace in &placed {
+        let bytes = cx.source().footprint(&Selector::within([tablespace.entry()?])).await?.bytes;
+        needs[0].1 = needs[0].1.saturating_sub(bytes);
+        needs.push((tablespace.dir.clone(), bytes));
+    }
     let (delta, id) = (settings.delta, record.id);
     let looked = tokio::task::spawn_blocking(move || -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
@@ -63,25 +70,45 @@ pub(super) async fn assess(settings: &PostgresSettings, cx: &RestoreContext) -> 
             findings.push(blocker("running", &dir, format!("a server is running in it, with pid {pid}")));
         }
         permissions(&dir, &mut findings);
-        let resumed = state != State::Free;
-        for Placed { oid, dir } in &placed {
-            permissions(dir, &mut findings);
-            let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-            if occupied && !resumed {
-                let text = format!("is not empty, tablespace {oid} cannot be restored into it; map it elsewhere");
-                findings.push(blocker("not-empty", dir, text));
-            }
+        for tablespace in &placed {
+            permissions(&tablespace.dir, &mut findings);
+            let oid = tablespace.oid;
+            let text = match target::contents(tablespace, &dir, facts.major)? {
+                Contents::Own if state != State::Free => continue,
+                Contents::Free => continue,
+                Contents::Own => {
+                    format!("tablespace {oid} cannot be restored into it: it is not empty; map it elsewhere")
+                }
+                Contents::Foreign(name) => {
+                    let name = name.display();
+                    format!("tablespace {oid} cannot be restored into it: it holds {name}; map it elsewhere")
+                }
+            };
+            findings.push(blocker("not-empty", &tablespace.dir, text));
         }
-        if !resumed && let Some(free) = target::free_bytes(&dir) {
-            // One check for everything: tablespaces mostly share the file system, and a full disk later loses nothing.
-            if free < bytes {
-                let text = format!("has {free} bytes free, the backup needs {bytes}");
-                findings.push(blocker("no-space", &dir, text));
-            }
+        // What an existing directory has already cannot be told before it is compared; a full disk later loses nothing.
+        if state == State::Free {
+            space(&needs, &mut findings);
         }
         Ok(findings)
     });
     looked.await.map_err(|e| Error::internal("looking at the target panicked").with_source(e))?
+}
+
+/// Bytes that are missing, by device: tablespaces mostly share the file system.
+fn space(needs: &[(PathBuf, u64)], findings: &mut Vec<Finding>) {
+    let mut devices: BTreeMap<u64, (u64, u64, &Path)> = BTreeMap::new();
+    for (dir, bytes) in needs {
+        if let Some((device, free)) = target::free_bytes(dir) {
+            devices.entry(device).or_insert((free, 0, dir)).1 += bytes;
+        }
+    }
+    for (free, bytes, dir) in devices.into_values() {
+        if free < bytes {
+            let text = format!("has {free} bytes free, the backup needs {bytes}");
+            findings.push(blocker("no-space", dir, text));
+        }
+    }
 }
 
 fn permissions(dir: &Path, findings: &mut Vec<Finding>) {

@@ -9,12 +9,16 @@ use backup_core::{BackupSourceExt, Finding, Result, Severity};
 use futures::stream::StreamExt;
 
 use super::facts::{self, Facts};
+use super::pages;
 use crate::control::ControlFile;
 use crate::label::BackupLabel;
 use crate::lsn::Lsn;
 use crate::manifest::{FileHasher, ManifestFile, ManifestReader};
 use crate::page::{PAGE_SIZE, PageCheck, RelationFile, Verdict};
 use crate::wal::LongPageHeader;
+
+/// The pages that the source had with wrong checksums.
+type Known<'a> = BTreeMap<&'a str, Vec<&'a Finding>>;
 
 /// At most this many findings of one kind are reported.
 const MOST: usize = 100;
@@ -31,13 +35,13 @@ pub(super) async fn check(cx: &CheckContext) -> Result<CheckReport> {
     if source.entry(&EntryPath::new("PG_VERSION")?).await?.is_none() {
         checker.wrong("missing-file", "PG_VERSION", "is missing");
     }
-    let known: Vec<_> = record.snapshot.findings.iter().filter(|f| f.code == "page-checksum").cloned().collect();
+    let known = pages::known(&record.snapshot);
     let listed = checker.manifest().await?;
-    let pages =
+    let judge =
         (record.snapshot.fact(facts::DATA_CHECKSUMS) == Some("on")).then_some(PageCheck { start_lsn: facts.start });
     let per_segment = control.map_or(131_072, |c| c.relation_segment_blocks);
     cx.work().started(Phase::Verify, Some(record.data_bytes), Unit::Bytes);
-    checker.content(cx, listed, pages, per_segment, &known).await?;
+    checker.content(cx, listed, judge, per_segment, &known).await?;
     cx.work().ended(Phase::Verify);
     Ok(checker.report)
 }
@@ -175,7 +179,7 @@ impl Checker<'_> {
         mut listed: Option<BTreeMap<Vec<u8>, ManifestFile>>,
         pages: Option<PageCheck>,
         per_segment: u32,
-        known: &[Finding],
+        known: &Known<'_>,
     ) -> Result<()> {
         let source = self.source;
         let mut entries = source.entries(Selector::all());
@@ -208,7 +212,7 @@ impl Checker<'_> {
         expected: Option<&ManifestFile>,
         pages: Option<PageCheck>,
         per_segment: u32,
-        known: &[Finding],
+        known: &Known<'_>,
     ) -> Result<()> {
         let path = &entry.meta.path;
         let relation = RelationFile::parse_path(path.as_bytes()).filter(|_| pages.is_some());
@@ -249,11 +253,12 @@ impl Checker<'_> {
         drop(pieces);
         self.report.entries += 1;
         for block in bad {
-            let text = format!("block {block} has a wrong checksum");
-            // What was wrong at the source is no damage of the backup.
-            let as_source = known.iter().any(|f| f.subject.is_empty() || f.subject == path.to_string());
-            let severity = if as_source { Severity::Warning } else { Severity::Blocker };
-            self.found(severity, "page-checksum", path.to_string(), text);
+            // What was wrong at the source is no damage of the backup. A finding without a path stands for many.
+            let finding = pages::wrong(path, block, Severity::Warning);
+            let named =
+                known.get(finding.subject.as_str()).is_some_and(|f| f.iter().any(|f| f.message == finding.message));
+            let severity = if named || known.contains_key("") { Severity::Warning } else { Severity::Blocker };
+            self.found(severity, pages::CODE, finding.subject, finding.message);
         }
         if let (Some(hasher), Some(expected)) = (hasher, expected)
             && Some(&hasher.finish()) != expected.checksum.as_ref()

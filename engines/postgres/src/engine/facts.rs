@@ -16,6 +16,8 @@ pub(super) const DATA_CHECKSUMS: &str = "data_checksums";
 pub(super) const STANDBY: &str = "standby";
 /// JSON array of [`Tablespace`].
 pub(super) const TABLESPACES: &str = "tablespaces";
+/// Permissions of the data directory in octal, `0700` or `0750`.
+pub(super) const MODE: &str = "data_directory_mode";
 /// Where the files were read: host and data directory. Only of local backups.
 pub(super) const ORIGIN: &str = "origin";
 
@@ -41,6 +43,10 @@ pub(super) struct Facts {
     pub(super) start: Lsn,
     pub(super) stop: Lsn,
     pub(super) wal_segment_size: crate::wal::SegmentSize,
+    /// The server's major version.
+    pub(super) major: u32,
+    /// Permissions of the data directory.
+    pub(super) mode: u32,
     pub(super) tablespaces: Vec<Tablespace>,
 }
 
@@ -58,7 +64,12 @@ impl Facts {
         let size = snapshot.fact(WAL_SEGMENT_SIZE).and_then(|text| u32::from_str(text).ok());
         let size = size.and_then(|bytes| crate::wal::SegmentSize::new(bytes).ok());
         let tablespaces = snapshot.fact(TABLESPACES).and_then(|text| serde_json::from_str(text).ok());
+        let version: Option<u32> = snapshot.fact(VERSION_NUM).and_then(|text| text.parse().ok());
+        let mode = snapshot.fact(MODE).and_then(|text| u32::from_str_radix(text, 8).ok());
         Ok(Self {
+            major: version.ok_or_else(|| missing(VERSION_NUM))? / 10_000,
+            // A server starts only with one of two.
+            mode: mode.filter(|mode| matches!(mode, 0o700 | 0o750)).ok_or_else(|| missing(MODE))?,
             system_id: snapshot.source.parse().map_err(|_| missing("system identifier"))?,
             timeline: timeline.ok_or_else(|| missing("timeline"))?,
             start: Lsn(start.offset),

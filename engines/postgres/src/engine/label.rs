@@ -18,13 +18,24 @@ pub(super) struct Stopped {
 /// Begins a backup. It lasts until [`stop`] or the end of the session.
 ///
 /// Before, a temporary slot is made on the same session, so that the server keeps the log that the backup needs; it ends
-/// with the session. Without a free slot the backup goes on and finds out at its end whether the log was kept.
-pub(super) async fn start(session: &mut Session, server: &Server, label: &str, checkpoint: Checkpoint) -> Result<()> {
+/// with the session. Its name is returned. Without a free slot the backup goes on and finds out at its end whether the log
+/// was kept.
+pub(super) async fn start(
+    session: &mut Session,
+    server: &Server,
+    label: &str,
+    checkpoint: Checkpoint,
+) -> Result<Option<String>> {
     let slot = format!("backup_{label}");
     let created = format!("SELECT pg_create_physical_replication_slot('{slot}', true, true)");
-    if let Err(error) = session.query(&created).await {
-        tracing::warn!(%error, "no temporary replication slot: the log may be removed while the backup runs");
-    }
+    let slot = match session.query(&created).await {
+        Ok(_) => Some(slot),
+        Err(error) if error.sqlstate().is_some() => {
+            tracing::warn!(%error, "no temporary replication slot: the log may be removed while the backup runs");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
     let fast = checkpoint == Checkpoint::Fast;
     let start = if server.version.major() >= 15 {
         format!("SELECT pg_backup_start('{label}', {fast})")
@@ -34,7 +45,7 @@ pub(super) async fn start(session: &mut Session, server: &Server, label: &str, c
     // A spread checkpoint may take as long as checkpoint_timeout.
     session.set_read_timeout(None);
     session.query_one(&start).await.map_err(|e| Error::from(e).context("the server did not start a backup"))?;
-    Ok(())
+    Ok(slot)
 }
 
 /// Ends the backup.

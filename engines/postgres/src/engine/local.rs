@@ -1,4 +1,7 @@
 //! Reading a data directory directly, in parallel, while its server runs.
+//!
+//! That the directory is the very server's is proven by the slot that every backup makes under a random name: its folder
+//! appears in `pg_replslot` of that server and nowhere else, whatever identifiers, ports and containers are alike.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,14 +9,14 @@ use std::sync::Arc;
 use backup_core::engine::{BackupContext, BackupSink, BackupSinkExt, LocalFile, OnShrink, Put, Unchanged};
 use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::observe::{Phase, Unit};
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, Result};
 use bytes::Bytes;
 
 use super::facts::Tablespace;
 use super::pages::{BadPages, PageInspector};
 use super::probe::{self, Server};
 use super::settings::Checkpoint;
-use super::{Taken, label, walk};
+use super::{Taken, label, pages, walk};
 use crate::label::BackupLabel;
 use crate::lsn::Lsn;
 use crate::page::PageCheck;
@@ -32,13 +35,20 @@ pub(super) async fn backup(
     unchanged: Unchanged,
     name: &str,
 ) -> Result<Taken> {
-    label::start(session, server, name, checkpoint).await?;
+    if let Some(slot) = label::start(session, server, name, checkpoint).await? {
+        let (dir, folder) = (root.to_owned(), root.join("pg_replslot").join(slot));
+        if !blocking(move || Ok(folder.is_dir())).await? {
+            let text = format!("{} is not the data directory of the server that answers", dir.display());
+            return Err(Error::environment(text));
+        }
+    }
     let dir = root.to_owned();
     let listing = blocking(move || walk::list(&dir)).await?;
     cx.work().started(Phase::Read, Some(listing.bytes), Unit::Bytes);
     for folder in listing.folders {
         cx.sink().put_node(folder).await?;
     }
+    let configured = listing.files.iter().any(|(entry, _)| entry.as_bytes() == b"postgresql.conf");
     let bad = Arc::new(BadPages::default());
     // Where the backup starts is known exactly only from its label, at the end. The redo position of the checkpoint that
     // the start has just made is where replay begins; a page that is at least as new will be replayed.
@@ -55,8 +65,19 @@ pub(super) async fn backup(
             None => file,
         }
     });
+    // Pages of a file that is not read again are what they were.
+    let mut carried = Vec::new();
+    let before = cx.parent().map(|parent| pages::known(&parent.snapshot)).unwrap_or_default();
     // A file that has vanished belongs to something that was dropped: the log says so too.
-    cx.sink().put_files(files, |_, _| Ok(())).await?;
+    let each = |meta: &EntryMeta, put: Put| {
+        if put.stored().is_some_and(|stored| stored.unread)
+            && let Some(findings) = before.get(meta.path.to_string().as_str())
+        {
+            carried.extend(findings.iter().map(|finding| (*finding).clone()));
+        }
+        Ok(())
+    };
+    cx.sink().put_files(files, each).await?;
     cx.work().ended(Phase::Read);
 
     // Last of all files: on a standby it says up to where everything that was read before may be.
@@ -72,15 +93,22 @@ pub(super) async fn backup(
     if !stopped.tablespace_map.is_empty() {
         put(cx.sink(), "tablespace_map", stopped.tablespace_map.into_bytes()).await?;
     }
+    // A standby that follows its primary onto another timeline has written the log of the backup under two names.
+    if server.standby && control.min_recovery_timeline.is_some_and(|timeline| timeline != label.timeline) {
+        let text = format!("the standby left timeline {} while the backup ran", label.timeline);
+        return Err(Error::conflict(text));
+    }
     wal(cx, server, root, &label, stopped.stop).await?;
     let mut findings = listing.findings;
     findings.extend(bad.findings());
+    findings.extend(carried);
     Ok(Taken {
         start: label.start,
         stop: stopped.stop,
         timeline: label.timeline,
         tablespaces: sorted(listing.tablespaces),
         findings,
+        configured,
     })
 }
 
@@ -115,10 +143,12 @@ async fn wal(cx: &BackupContext, server: &Server, root: &Path, label: &BackupLab
         let path = folder.join(segment.to_string());
         check_header(&path, segment, server.system_id).await?;
         let entry = EntryPath::new(format!("pg_wal/{segment}"))?;
-        let file = LocalFile::new(path, EntryMeta::file(entry)).with_on_shrink(OnShrink::Fail);
+        let file = LocalFile::new(path.clone(), EntryMeta::file(entry)).with_on_shrink(OnShrink::Fail);
         if cx.sink().put_file(file).await? == Put::Vanished {
             return Err(removed(segment));
         }
+        // The server reuses a file by renaming it: one that still has its name was not overwritten while it was read.
+        check_header(&path, segment, server.system_id).await?;
         at = Lsn(at.0 + size.bytes());
     }
     if label.timeline.get() > 1 {
@@ -132,11 +162,10 @@ async fn wal(cx: &BackupContext, server: &Server, root: &Path, label: &BackupLab
     Ok(())
 }
 
-fn removed(segment: SegmentName) -> Error {
-    let text = format!(
+pub(super) fn removed(segment: SegmentName) -> Error {
+    Error::environment(format!(
         "wal segment {segment} was removed while the backup ran: allow it a replication slot or raise wal_keep_size"
-    );
-    Error::new(ErrorKind::Environment, text)
+    ))
 }
 
 /// A recycled file has its future name and an old address, so the name alone proves nothing.
@@ -153,8 +182,8 @@ async fn check_header(path: &Path, segment: SegmentName, system_id: u64) -> Resu
         }
     })
     .await?;
-    let header = header.ok_or_else(|| removed(segment))?;
-    header.check_name(segment)?;
+    // A file under its future name, with the address of its past, is one that was removed and reused.
+    let header = header.filter(|header| header.check_name(segment).is_ok()).ok_or_else(|| removed(segment))?;
     if header.system_id != system_id {
         let text = format!("wal segment {segment} belongs to the cluster with system identifier {}", header.system_id);
         return Err(Error::damaged(text));

@@ -17,13 +17,14 @@ mod walk;
 pub use settings::{Checkpoint, Method, PostgresSettings};
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use async_trait::async_trait;
 use backup_core::engine::{
     BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, RestoreContext, Restored, Unchanged,
 };
-use backup_core::{BackupEngine, Consistency, Finding, Result, Snapshot};
+use backup_core::{BackupEngine, Consistency, Finding, LossyItem, Result, Snapshot};
 
 use crate::lsn::{Lsn, TimelineId};
 use facts::Tablespace;
@@ -52,6 +53,8 @@ struct Taken {
     timeline: TimelineId,
     tablespaces: Vec<Tablespace>,
     findings: Vec<Finding>,
+    /// Whether `postgresql.conf` lies in the data directory. Some distributions keep it elsewhere.
+    configured: bool,
 }
 
 impl PostgresEngine {
@@ -60,7 +63,10 @@ impl PostgresEngine {
     /// # Errors
     /// [`InvalidInput`](backup_core::ErrorKind::InvalidInput) when the connection string is not one.
     pub fn new(settings: PostgresSettings) -> Result<Self> {
-        probe::connection(&settings)?;
+        // A restore needs no server, so nothing need be known of one.
+        if settings.url.is_some() {
+            probe::connection(&settings)?;
+        }
         Ok(Self { settings })
     }
 
@@ -71,11 +77,13 @@ impl PostgresEngine {
     }
 }
 
-/// Where files are read: this host and the data directory. File times mean something only there.
-fn origin(root: &Path) -> String {
-    let host = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
-    format!("{host}:{}", root.display())
+/// Where files are read: this host, the data directory and its inode, which a copy does not share. File times mean
+/// something only there. None when it cannot be told apart from others.
+fn origin(root: &Path) -> Option<String> {
+    let host = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let host = Some(host.trim()).filter(|host| !host.is_empty())?;
+    let inode = std::fs::metadata(root).ok()?.ino();
+    Some(format!("{host}:{inode}:{}", root.display()))
 }
 
 #[async_trait]
@@ -104,10 +112,10 @@ impl BackupEngine for PostgresEngine {
         let mut origin_fact = None;
         let taken = match (method, &server.local) {
             (Method::Local, Ok(root)) => {
-                let origin = origin(root);
-                let same_place = cx.parent().is_some_and(|p| p.snapshot.fact(facts::ORIGIN) == Some(origin.as_str()));
+                origin_fact = origin(root);
+                let before = cx.parent().and_then(|parent| parent.snapshot.fact(facts::ORIGIN));
+                let same_place = before.is_some() && before == origin_fact.as_deref();
                 let rule = if same_place { Unchanged::BySizeAndTime } else { Unchanged::Never };
-                origin_fact = Some(origin);
                 local::backup(cx, &mut session, &server, root, self.settings.checkpoint, rule, &name).await?
             }
             _ => protocol::backup(cx, &self.settings, &server, &name).await?,
@@ -128,10 +136,15 @@ impl BackupEngine for PostgresEngine {
         .with_fact(facts::VERSION_NUM, server.version.number().to_string())
         .with_fact(facts::WAL_SEGMENT_SIZE, server.wal_segment_size.bytes().to_string())
         .with_fact(facts::DATA_CHECKSUMS, on_off(server.data_checksums))
+        .with_fact(facts::MODE, format!("{:04o}", server.mode))
         .with_fact(facts::STANDBY, if server.standby { "yes" } else { "no" })
         .with_fact(facts::TABLESPACES, tablespaces)
         .with_findings(server.findings)
         .with_findings(taken.findings);
+        if !taken.configured {
+            let reason = "the server reads it from outside of the data directory";
+            snapshot = snapshot.with_lossy(LossyItem::new("postgresql.conf and the files beside it", reason));
+        }
         if let Some(origin) = origin_fact {
             snapshot = snapshot.with_fact(facts::ORIGIN, origin);
         }
@@ -155,9 +168,9 @@ impl fmt::Display for PostgresEngine {
     /// Names the deployment without secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("postgres")?;
-        if let Ok(connection) = probe::connection(&self.settings)
+        if self.settings.url.is_some()
+            && let Ok(connection) = probe::connection(&self.settings)
             && let Some(host) = connection.hosts.first()
-            && self.settings.url.is_some()
         {
             write!(f, " at {host}")?;
         }

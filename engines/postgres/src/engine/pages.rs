@@ -1,5 +1,6 @@
 //! Verifying page checksums while pages pass on their way into the repository.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -7,13 +8,30 @@ use std::sync::Arc;
 
 use backup_core::engine::BlockInspector;
 use backup_core::entry::EntryPath;
-use backup_core::{Finding, Severity};
+use backup_core::{Finding, Severity, Snapshot};
 use parking_lot::Mutex;
 
 use crate::page::{PAGE_SIZE, PageCheck, RelationFile, Verdict};
 
 /// At most this many bad pages are named one by one; the snapshot stands in one small object.
 const MOST_NAMED: usize = 100;
+
+/// The kind of finding that names a page.
+pub(super) const CODE: &str = "page-checksum";
+
+/// What is said of a page.
+pub(super) fn wrong(path: &EntryPath, block: u32, severity: Severity) -> Finding {
+    Finding::new(severity, CODE, format!("block {block} has a wrong checksum")).about(path.to_string())
+}
+
+/// The pages that a backup names as wrong, by path.
+pub(super) fn known(snapshot: &Snapshot) -> BTreeMap<&str, Vec<&Finding>> {
+    let mut known: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
+    for finding in snapshot.findings.iter().filter(|finding| finding.code == CODE) {
+        known.entry(&finding.subject).or_default().push(finding);
+    }
+    known
+}
 
 /// Bad pages of one backup.
 #[derive(Debug, Default)]
@@ -34,18 +52,11 @@ impl BadPages {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let mut found = self.found.lock();
         found.0.sort_unstable();
-        let mut findings: Vec<_> = found
-            .0
-            .iter()
-            .map(|(path, block)| {
-                Finding::new(Severity::Warning, "page-checksum", format!("block {block} has a wrong checksum"))
-                    .about(path.to_string())
-            })
-            .collect();
+        let mut findings: Vec<_> = found.0.iter().map(|(path, block)| wrong(path, *block, Severity::Warning)).collect();
         let more = found.1 - found.0.len() as u64;
         if more > 0 {
             let text = format!("{more} more pages have a wrong checksum");
-            findings.push(Finding::new(Severity::Warning, "page-checksum", text));
+            findings.push(Finding::new(Severity::Warning, CODE, text));
         }
         findings
     }

@@ -25,6 +25,8 @@ pub(super) struct Server {
     pub(super) wal_segment_size: SegmentSize,
     pub(super) blocks_per_segment: u32,
     pub(super) data_checksums: bool,
+    /// Permissions of the data directory, `0700` or `0750`.
+    pub(super) mode: u32,
     /// Bytes in all databases.
     pub(super) bytes: Option<u64>,
     /// The data directory, when it can be read here and belongs to this very server.
@@ -58,9 +60,21 @@ pub(super) fn connection(settings: &PostgresSettings) -> Result<Settings> {
     Ok(connection)
 }
 
+/// Keeps what is configured for the role or the database from ending the session or changing what names mean. A backup
+/// takes hours, during which this session is idle, and its first statement may wait for a whole checkpoint.
+async fn settle(session: &mut Session) -> Result<()> {
+    let mut sql = "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0".to_owned();
+    if session.version().major() >= 14 {
+        sql.push_str("; SET idle_session_timeout = 0");
+    }
+    session.query(&sql).await?;
+    Ok(())
+}
+
 /// Opens a session and asks the server what it is.
 pub(super) async fn probe(settings: &PostgresSettings) -> Result<(Session, Server)> {
     let mut session = Session::connect(&connection(settings)?, SessionKind::Sql).await?;
+    settle(&mut session).await?;
     let version = session.version();
     let row = session
         .query_one(
@@ -69,6 +83,7 @@ pub(super) async fn probe(settings: &PostgresSettings) -> Result<(Session, Serve
              CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS position, \
              current_setting('wal_level') AS wal_level, current_setting('full_page_writes') AS full_page_writes, \
              current_setting('fsync') AS fsync, current_setting('max_wal_senders') AS max_wal_senders, \
+             current_setting('data_directory_mode') AS mode, current_setting('port') AS port, \
              extract(epoch FROM pg_postmaster_start_time())::bigint AS started \
              FROM pg_control_system() s, pg_control_checkpoint() i, pg_control_init() n",
         )
@@ -111,7 +126,10 @@ pub(super) async fn probe(settings: &PostgresSettings) -> Result<(Session, Serve
             None
         }
     };
-    let local = locate(&mut session, settings, system_id, started).await?;
+    let mode = u32::from_str_radix(row.required("mode")?, 8)
+        .map_err(|e| Error::damaged("the mode of the data directory is not a number").with_source(e))?;
+    let running = Running { system_id, started, port: row.parse("port")? };
+    let local = locate(&mut session, settings, running).await?;
     let server = Server {
         version,
         system_id,
@@ -121,6 +139,7 @@ pub(super) async fn probe(settings: &PostgresSettings) -> Result<(Session, Serve
         wal_segment_size,
         blocks_per_segment,
         data_checksums,
+        mode,
         bytes,
         local,
         findings,
@@ -128,12 +147,20 @@ pub(super) async fn probe(settings: &PostgresSettings) -> Result<(Session, Serve
     Ok((session, server))
 }
 
+/// By what a running server is known from outside.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    system_id: u64,
+    /// When it was started, in seconds since 1970.
+    started: i64,
+    port: u16,
+}
+
 /// The server's data directory on this host, or why it cannot be read here.
 async fn locate(
     session: &mut Session,
     settings: &PostgresSettings,
-    system_id: u64,
-    started: i64,
+    server: Running,
 ) -> Result<std::result::Result<PathBuf, String>> {
     let dir = match &settings.data_dir {
         Some(dir) => dir.clone(),
@@ -142,29 +169,35 @@ async fn locate(
             Err(error) => return Ok(Err(format!("the server does not tell where it is: {error}"))),
         },
     };
-    let checked = tokio::task::spawn_blocking(move || same_server(&dir, system_id, started).map(|()| dir));
+    let checked = tokio::task::spawn_blocking(move || same_server(&dir, server).map(|()| dir));
     checked.await.map_err(|e| Error::internal("looking at a data directory panicked").with_source(e))
 }
 
-/// Whether `dir` is the data directory of the server with this identifier that was started at this second. A standby
-/// on this host has the same identifier, so the running postmaster is compared too.
-fn same_server(dir: &Path, system_id: u64, started: i64) -> std::result::Result<(), String> {
+/// Whether `dir` looks like the data directory of the running `server`. A standby on this host has the same identifier, so
+/// the postmaster that runs in it is compared too. A backup has better proof: see [`local`](super::local).
+fn same_server(dir: &Path, server: Running) -> std::result::Result<(), String> {
+    /// A server takes its own start time only when it has its memory, which can take a while.
+    const SLOW_START: i64 = 300;
     let control = read_control(dir).map_err(|e| e.to_string())?;
-    if control.system_id != system_id {
+    if control.system_id != server.system_id {
         return Err(format!(
-            "{} belongs to the cluster with system identifier {}, the server has {system_id}",
+            "{} belongs to the cluster with system identifier {}, the server has {}",
             dir.display(),
-            control.system_id
+            control.system_id,
+            server.system_id
         ));
     }
     let pid = dir.join("postmaster.pid");
     let text = std::fs::read_to_string(&pid).map_err(|e| format!("{}: {e}", pid.display()))?;
-    // Line 3 is the start time in seconds (miscadmin.h, LOCK_FILE_LINE_START_TIME), taken a moment before the server's own.
-    let here: Option<i64> = text.lines().nth(2).and_then(|line| line.trim().parse().ok());
-    match here {
-        Some(here) if (0..=60).contains(&(started - here)) => Ok(()),
-        _ => Err(format!("{} belongs to another running server of the same cluster", dir.display())),
+    // Line 3 is the start time in seconds, line 4 the port (`src/include/utils/pidfile.h`).
+    let line = |number: usize| text.lines().nth(number).map(str::trim);
+    let started: Option<i64> = line(2).and_then(|line| line.parse().ok());
+    let port: Option<u16> = line(3).and_then(|line| line.parse().ok());
+    let same_start = started.is_some_and(|here| (0..=SLOW_START).contains(&(server.started - here)));
+    if same_start && port == Some(server.port) {
+        return Ok(());
     }
+    Err(format!("{} belongs to another running server of the same cluster", dir.display()))
 }
 
 /// Reads `global/pg_control` below `dir`, again when it was torn by a write.

@@ -1,6 +1,7 @@
 //! Reading a cluster through its server, by `BASE_BACKUP`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::engine::{BackupContext, BackupSink, BackupSinkExt, BlockInspector, Stored};
 use backup_core::entry::{EntryMeta, EntryPath};
@@ -25,6 +26,8 @@ use crate::wire::{Session, SessionKind};
 
 /// How many entries are on their way into the sink at a time. The server sends one after the other; small files overlap.
 const IN_FLIGHT: usize = 16;
+/// How long the server may send nothing while it reads files.
+const SILENCE: Duration = Duration::from_secs(300);
 /// Messages of the server have at most 32 KiB; so much is handed on at a time.
 const PIECE: usize = 256 << 10;
 
@@ -46,14 +49,18 @@ pub(super) async fn backup(
         Checkpoint::Spread => basebackup::Checkpoint::Spread,
     };
     let options = BaseBackupOptions::default().label(name).checkpoint(checkpoint);
-    // A spread checkpoint, or the estimate of a large cluster, may take long before the first byte comes.
     session.set_read_timeout(None);
     let version = session.version();
     let mut backup = BaseBackup::start(&mut session, &options, version).await?;
     let mut feed = Feed::new(cx, server);
-    while let Some(event) = backup.next().await? {
+    // Before the first event there may be a spread checkpoint and the estimate of a large cluster; then silence is death.
+    let mut event = backup.next().await?;
+    while let Some(happened) = event {
         cx.work().checkpoint()?;
-        feed.take(event).await?;
+        feed.take(happened).await?;
+        event = tokio::time::timeout(SILENCE, backup.next())
+            .await
+            .map_err(|_| Error::unavailable(format!("the server sent nothing for {} seconds", SILENCE.as_secs())))??;
     }
     let (started, finished) = feed.finish().await?;
     drop(backup);
@@ -66,14 +73,16 @@ pub(super) async fn backup(
         )));
     }
     receive::store(cx, log, kept.then_some(slot.as_str()), server, timeline, start, finished.end).await?;
-    let tablespaces =
-        started.tablespaces.iter().map(|t| Tablespace { oid: t.oid, location: text(&t.location) }).collect();
+    // One that lies in place, below pg_tblspc itself, has a relative location and is restored as it is.
+    let outside = started.tablespaces.iter().filter(|t| t.location.starts_with(b"/"));
+    let tablespaces = outside.map(|t| Tablespace { oid: t.oid, location: text(&t.location) }).collect();
     Ok(Taken {
         start,
         stop: finished.end,
         timeline,
         tablespaces: local::sorted(tablespaces),
         findings: feed.findings(&finished),
+        configured: feed.configured,
     })
 }
 
@@ -97,6 +106,7 @@ struct Feed<'a> {
     archive: Option<tar::Reader>,
     open: Option<Open>,
     puts: JoinSet<Result<Stored>>,
+    configured: bool,
 }
 
 /// An entry whose bytes are still coming.
@@ -118,6 +128,7 @@ impl<'a> Feed<'a> {
             archive: None,
             open: None,
             puts: JoinSet::new(),
+            configured: false,
         }
     }
 
@@ -179,6 +190,7 @@ impl<'a> Feed<'a> {
                         self.cx.sink().put_node(meta).await
                     }
                     tar::EntryKind::File => {
+                        self.configured |= path.as_bytes() == b"postgresql.conf";
                         let check = PageCheck { start_lsn: self.started.as_ref().map_or(Lsn(0), |s| s.position) };
                         let per_segment = self.server.blocks_per_segment;
                         let inspector = self

@@ -7,6 +7,10 @@
 //! of its own, so that its log can never be mistaken for the source's. It is started as a standby without a source, with
 //! `recovery_target = 'immediate'` and the action `promote` ("Recovery Target" in the manual): there is no command to run and
 //! the end of the log cannot be mistaken for the target.
+//!
+//! These settings must not outlive the recovery: a standby that is made of the restored server would promote itself. They
+//! stand in `standby.signal`, whose content the server ignores and which it removes when recovery has ended, and
+//! `postgresql.auto.conf` includes that file if it exists. See `docs/decisions/0005-postgres-restore.md`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -15,10 +19,11 @@ use std::path::{Path, PathBuf};
 
 use backup_core::engine::{Existing, Extract, RestoreContext, Restored};
 use backup_core::entry::EntryPath;
-use backup_core::{BackupSourceExt, Error, Finding, Goal, Result, Severity};
+use backup_core::{BackupId, BackupSourceExt, Error, Finding, Goal, Result, Severity};
 
 use super::assess;
 use super::facts::Facts;
+use super::pages;
 use super::settings::PostgresSettings;
 use super::target::{self, MARKER, Placed};
 use crate::control::ControlFile;
@@ -26,12 +31,31 @@ use crate::control::ControlFile;
 const CONTROL: &str = "global/pg_control";
 const AUTO_CONF: &str = "postgresql.auto.conf";
 const SIGNAL: &str = "standby.signal";
-/// What stands before and after the settings of a restore in `postgresql.auto.conf`.
-const BEGIN: &str = "# begin: recovery settings of a restore, without effect once recovery has ended";
-const END: &str = "# end: recovery settings of a restore";
+/// What a restore adds to `postgresql.auto.conf`.
+const INCLUDE: [&str; 2] = [
+    "# recovery settings of a restore; the server removes the file when recovery has ended",
+    "include_if_exists 'standby.signal'",
+];
+/// The settings of the recovery. Whatever the source had configured for its own must not act here. The target is set last:
+/// a server refuses a second kind of target after a first, even an empty one.
+const RECOVERY: &str = "\
+primary_conninfo = ''
+primary_slot_name = ''
+restore_command = ''
+archive_cleanup_command = ''
+recovery_end_command = ''
+recovery_min_apply_delay = 0
+recovery_target_lsn = ''
+recovery_target_name = ''
+recovery_target_time = ''
+recovery_target_xid = ''
+recovery_target = 'immediate'
+recovery_target_timeline = 'current'
+recovery_target_action = 'promote'
+";
 
 /// Entries that a restore writes by itself or not at all. `tablespace_map` only has links made, which are made here.
-const OWN: [&str; 3] = [CONTROL, AUTO_CONF, "tablespace_map"];
+const OWN: [&str; 5] = [CONTROL, AUTO_CONF, SIGNAL, "recovery.signal", "tablespace_map"];
 
 /// Writes the context's source into the data directory.
 pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) -> Result<Restored> {
@@ -60,29 +84,36 @@ pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) ->
         Some(_) => cx.source().read_small(&EntryPath::new(AUTO_CONF)?, 16 << 20).await?,
         None => bytes::Bytes::new(),
     };
+    let target = Order { backup: record.id, dir, placed, mode: facts.mode };
     let fresh = {
-        let (dir, placed, id) = (dir.clone(), placed.clone(), record.id.to_string());
-        blocking(move || begin(&dir, &placed, &id)).await?
+        let target = target.clone();
+        blocking(move || target.begin()).await?
     };
 
     let own = OWN.iter().map(|path| EntryPath::new(*path)).collect::<Result<Vec<_>>>()?;
     let kept = [MARKER, AUTO_CONF].iter().map(|path| EntryPath::new(*path)).collect::<Result<Vec<_>>>()?;
-    let links = placed.iter().map(Placed::entry).collect::<Result<Vec<_>>>()?;
+    let links = target.placed.iter().map(Placed::entry).collect::<Result<Vec<_>>>()?;
     let existing = if fresh { Existing::Refuse } else { Existing::Delta };
-    let mut order = Extract::into_dir(&dir).with_except(own).with_existing(existing).with_keep(kept).with_keep(links);
-    for tablespace in &placed {
+    let mut order =
+        Extract::into_dir(&target.dir).with_except(own).with_existing(existing).with_keep(kept).with_keep(links);
+    for tablespace in &target.placed {
         order = order.with_elsewhere(tablespace.entry()?, &tablespace.dir);
     }
     let mut extracted = cx.source().extract(order, cx.work()).await?;
     extracted.entries += 1;
     extracted.bytes += control.len() as u64;
     extracted.written_bytes += control.len() as u64;
-    blocking(move || finish(&dir, &placed, &auto_conf, &control)).await?;
+    let startable = target.dir.join("postgresql.conf");
+    blocking(move || target.finish(&auto_conf, &control)).await?;
     let mut restored = Restored::new(extracted);
     restored.findings = findings;
-    if record.snapshot.findings.iter().any(|f| f.code == "page-checksum") {
+    if !startable.exists() {
+        let text = "is not part of the backup, the source had it elsewhere: give the server one before it is started";
+        restored.findings.push(Finding::new(Severity::Warning, "no-configuration", text).about("postgresql.conf"));
+    }
+    if record.snapshot.findings.iter().any(|f| f.code == pages::CODE) {
         let text = "the backup contains pages with wrong checksums, as its source did";
-        restored.findings.push(Finding::new(Severity::Warning, "page-checksum", text));
+        restored.findings.push(Finding::new(Severity::Warning, pages::CODE, text));
     }
     Ok(restored)
 }
@@ -102,11 +133,12 @@ fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// Writes a small file durably, under its name only when it is whole.
-fn write(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let (path, staged) = (dir.join(name), dir.join(format!("{name}.restoring")));
+fn write(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {
+    let (path, staged) = (dir.join(name), dir.join(target::staged(name)));
     let folder = path.parent().unwrap_or(dir);
     remove(&staged)?;
     let mut file = at(&staged, OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged))?;
+    at(&staged, file.set_permissions(fs::Permissions::from_mode(mode)))?;
     at(&staged, file.write_all(content).and_then(|()| file.sync_all()))?;
     at(&path, fs::rename(&staged, &path))?;
     sync_dir(folder)
@@ -120,126 +152,130 @@ fn remove(path: &Path) -> Result<bool> {
     }
 }
 
-/// Makes the target unable to start and marks it. True when there was nothing in it.
-fn begin(dir: &Path, placed: &[Placed], backup: &str) -> Result<bool> {
-    let fresh = target::state(dir)? == target::State::Free;
-    for folder in std::iter::once(dir).chain(placed.iter().map(|p| &*p.dir)) {
-        if !folder.exists() {
+/// What is to be written where.
+#[derive(Debug, Clone)]
+struct Order {
+    backup: BackupId,
+    dir: PathBuf,
+    placed: Vec<Placed>,
+    /// Permissions of the data directory.
+    mode: u32,
+}
+
+impl Order {
+    /// The data directory and those of the tablespaces.
+    fn roots(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&*self.dir).chain(self.placed.iter().map(|tablespace| &*tablespace.dir))
+    }
+
+    /// Permissions of files that belong to everyone who may enter the data directory.
+    fn file_mode(&self) -> u32 {
+        self.mode & 0o660
+    }
+
+    /// Makes the target unable to start and marks it. True when there was nothing in it.
+    fn begin(&self) -> Result<bool> {
+        let fresh = target::state(&self.dir)? == target::State::Free;
+        for folder in self.roots() {
             at(folder, fs::create_dir_all(folder))?;
+            at(folder, fs::set_permissions(folder, fs::Permissions::from_mode(0o700)))?;
         }
-        at(folder, fs::set_permissions(folder, fs::Permissions::from_mode(0o700)))?;
-    }
-    if remove(&dir.join(CONTROL))? {
-        sync_dir(&dir.join("global"))?;
-    }
-    write(dir, MARKER, format!("{backup}\n").as_bytes())?;
-    // Links of tablespaces from before would lead a rewriting restore elsewhere.
-    if let Ok(entries) = fs::read_dir(dir.join("pg_tblspc")) {
-        for entry in entries {
-            let entry = at(&dir.join("pg_tblspc"), entry)?;
-            if at(&entry.path(), entry.file_type())?.is_symlink() {
-                remove(&entry.path())?;
+        if remove(&self.dir.join(CONTROL))? {
+            sync_dir(&self.dir.join("global"))?;
+        }
+        for folder in self.roots() {
+            write(folder, MARKER, format!("{}\n", self.backup).as_bytes(), 0o600)?;
+        }
+        // Links of tablespaces from before would lead a rewriting restore elsewhere. They go after the marks, by which a
+        // repeated restore knows the directories again.
+        if let Ok(entries) = fs::read_dir(self.dir.join("pg_tblspc")) {
+            for entry in entries {
+                let entry = at(&self.dir.join("pg_tblspc"), entry)?;
+                if at(&entry.path(), entry.file_type())?.is_symlink() {
+                    remove(&entry.path())?;
+                }
             }
         }
+        Ok(fresh)
     }
-    Ok(fresh)
-}
 
-/// Makes the target startable.
-fn finish(dir: &Path, placed: &[Placed], auto_conf: &[u8], control: &[u8]) -> Result<()> {
-    let links = dir.join("pg_tblspc");
-    if !links.exists() {
-        at(&links, fs::create_dir(&links))?;
-    }
-    for tablespace in placed {
-        let link = links.join(tablespace.oid.to_string());
-        // Extraction may have made the folder whose content went elsewhere.
-        match fs::symlink_metadata(&link) {
-            Ok(found) if found.is_dir() => at(&link, fs::remove_dir(&link))?,
-            Ok(_) => at(&link, fs::remove_file(&link))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io(link.display(), e)),
+    /// Makes the target startable.
+    fn finish(&self, stored_auto_conf: &[u8], control: &[u8]) -> Result<()> {
+        let (dir, mode) = (&*self.dir, self.file_mode());
+        let links = dir.join("pg_tblspc");
+        at(&links, fs::create_dir_all(&links))?;
+        for tablespace in &self.placed {
+            let link = links.join(tablespace.oid.to_string());
+            // Extraction may have made the folder whose content went elsewhere.
+            match fs::symlink_metadata(&link) {
+                Ok(found) if found.is_dir() => at(&link, fs::remove_dir(&link))?,
+                Ok(_) => at(&link, fs::remove_file(&link))?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(link.display(), e)),
+            }
+            at(&link, std::os::unix::fs::symlink(&tablespace.dir, &link))?;
         }
-        at(&link, std::os::unix::fs::symlink(&tablespace.dir, &link))?;
+        sync_dir(&links)?;
+        write(dir, SIGNAL, RECOVERY.as_bytes(), mode)?;
+        write(dir, AUTO_CONF, &auto_conf(stored_auto_conf), mode)?;
+        for folder in self.roots() {
+            adopt(folder)?;
+            at(folder, fs::set_permissions(folder, fs::Permissions::from_mode(self.mode)))?;
+            if folder != dir {
+                remove(&folder.join(MARKER))?;
+                sync_dir(folder)?;
+            }
+        }
+        write(dir, CONTROL, control, mode)?;
+        if let Some((uid, gid)) = heir(dir) {
+            let path = dir.join(CONTROL);
+            at(&path, std::os::unix::fs::lchown(&path, Some(uid), Some(gid)))?;
+        }
+        remove(&dir.join(MARKER))?;
+        sync_dir(dir)
     }
-    sync_dir(&links)?;
-    write(dir, AUTO_CONF, &recovery_settings(auto_conf))?;
-    write(dir, SIGNAL, b"")?;
-    remove(&dir.join("recovery.signal"))?;
-    adopt(dir, placed)?;
-    write(dir, CONTROL, control)?;
-    own_as(dir, &dir.join(CONTROL))?;
-    remove(&dir.join(MARKER))?;
-    sync_dir(dir)
 }
 
-/// `postgresql.auto.conf` with the settings of this restore, and without those of an earlier one.
-fn recovery_settings(stored: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(stored.len() + 512);
-    let mut inside = false;
+/// `postgresql.auto.conf` with the inclusion of [`RECOVERY`], once.
+fn auto_conf(stored: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(stored.len() + 256);
     for line in stored.split_inclusive(|byte| *byte == b'\n') {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        inside |= text == BEGIN.as_bytes();
-        if !inside {
+        if !INCLUDE.iter().any(|own| own.as_bytes() == text) {
             out.extend_from_slice(line);
         }
-        inside &= text != END.as_bytes();
     }
     if out.last().is_some_and(|byte| *byte != b'\n') {
         out.push(b'\n');
     }
-    // The last setting of a name wins: whatever the source had configured for its own recovery must not act here.
-    let settings = [
-        ("primary_conninfo", ""),
-        ("primary_slot_name", ""),
-        ("restore_command", ""),
-        ("archive_cleanup_command", ""),
-        ("recovery_end_command", ""),
-        ("recovery_target", "immediate"),
-        ("recovery_target_lsn", ""),
-        ("recovery_target_name", ""),
-        ("recovery_target_time", ""),
-        ("recovery_target_xid", ""),
-        ("recovery_target_timeline", "current"),
-        ("recovery_target_action", "promote"),
-    ];
-    out.extend_from_slice(format!("{BEGIN}\n").as_bytes());
-    for (name, value) in settings {
-        out.extend_from_slice(format!("{name} = '{value}'\n").as_bytes());
+    // At the end: the last setting of a name wins.
+    for line in INCLUDE {
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
     }
-    out.extend_from_slice(format!("{END}\n").as_bytes());
     out
 }
 
-/// Gives everything that root has written to the owner of the directory it was written into.
-fn adopt(dir: &Path, placed: &[Placed]) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    for root in std::iter::once(dir).chain(placed.iter().map(|p| &*p.dir)) {
-        let Some((uid, gid)) = target::owner(root).filter(|(uid, _)| *uid != 0) else { continue };
-        let mut folders: Vec<PathBuf> = vec![root.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in at(&folder, fs::read_dir(&folder))? {
-                let entry = at(&folder, entry)?;
-                let path = entry.path();
-                at(&path, std::os::unix::fs::lchown(&path, Some(uid), Some(gid)))?;
-                if at(&path, entry.file_type())?.is_dir() {
-                    folders.push(path);
-                }
+/// To whom root gives what it has written into `root`: the owner of the directory, unless that is root too.
+fn heir(root: &Path) -> Option<(u32, u32)> {
+    target::owner(root).filter(|(uid, _)| *uid != 0 && rustix::process::geteuid().is_root())
+}
+
+/// Gives everything that root has written into `root` to its heir.
+fn adopt(root: &Path) -> Result<()> {
+    let Some((uid, gid)) = heir(root) else { return Ok(()) };
+    let mut folders: Vec<PathBuf> = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in at(&folder, fs::read_dir(&folder))? {
+            let entry = at(&folder, entry)?;
+            let path = entry.path();
+            at(&path, std::os::unix::fs::lchown(&path, Some(uid), Some(gid)))?;
+            if at(&path, entry.file_type())?.is_dir() {
+                folders.push(path);
             }
         }
     }
     Ok(())
-}
-
-fn own_as(dir: &Path, path: &Path) -> Result<()> {
-    match target::owner(dir) {
-        Some((uid, gid)) if uid != 0 && rustix::process::geteuid().is_root() => {
-            at(path, std::os::unix::fs::lchown(path, Some(uid), Some(gid)))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -247,12 +283,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_of_an_earlier_restore_are_replaced() {
-        let once = recovery_settings(b"# Do not edit\nport = '5433'");
-        let twice = recovery_settings(&once);
-        assert_eq!(once, twice);
-        let text = String::from_utf8(twice).unwrap();
-        assert!(text.starts_with("# Do not edit\nport = '5433'\n# begin"), "{text}");
-        assert_eq!(text.matches("recovery_target = 'immediate'").count(), 1);
+    fn the_inclusion_of_an_earlier_restore_is_replaced() {
+        let once = auto_conf(b"# Do not edit\nport = '5433'");
+        assert_eq!(once, auto_conf(&once));
+        let text = String::from_utf8(once).unwrap();
+        assert!(text.starts_with("# Do not edit\nport = '5433'\n# recovery"), "{text}");
+        assert!(text.ends_with("\ninclude_if_exists 'standby.signal'\n"), "{text}");
+        assert_eq!(auto_conf(b"").split(|b| *b == b'\n').count(), 3);
     }
 }

@@ -1,5 +1,6 @@
 //! The directory that a restore writes, and what must be known of it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,14 +28,27 @@ pub(super) enum State {
     Other,
 }
 
-/// Looks at `dir`. Blocking.
-pub(super) fn state(dir: &Path) -> Result<State> {
-    let mut entries = match fs::read_dir(dir) {
+/// The names in `dir`, without what a restore leaves when it is killed in its very first step. None when it does not exist.
+fn names(dir: &Path) -> Result<Option<Vec<OsString>>> {
+    let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::Free),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(dir.display(), e)),
     };
-    if entries.next().is_none() {
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>();
+    let mut names = names.map_err(|e| Error::io(dir.display(), e))?;
+    names.retain(|name| *name != *staged(MARKER));
+    Ok(Some(names))
+}
+
+/// The name of a file before it is whole.
+pub(super) fn staged(name: &str) -> OsString {
+    format!("{name}.restoring").into()
+}
+
+/// Looks at `dir`. Blocking.
+pub(super) fn state(dir: &Path) -> Result<State> {
+    if names(dir)?.unwrap_or_default().is_empty() {
         return Ok(State::Free);
     }
     match fs::read_to_string(dir.join(MARKER)) {
@@ -65,11 +79,38 @@ pub(super) fn owner(path: &Path) -> Option<(u32, u32)> {
     fs::metadata(path).ok().map(|found| (found.uid(), found.gid()))
 }
 
-/// Bytes that can be written below `path`, or its nearest parent that exists. Blocking.
-pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+/// The device that `path`, or its nearest parent that exists, lies on, and the bytes that can be written there. Blocking.
+pub(super) fn free_bytes(path: &Path) -> Option<(u64, u64)> {
     let existing = path.ancestors().find(|p| p.exists())?;
     let found = rustix::fs::statvfs(existing).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
+    Some((fs::metadata(existing).ok()?.dev(), found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+/// What stands in the directory of a tablespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// Nothing.
+    Free,
+    /// Only what is of this tablespace: the cluster in the data directory uses it, or an interrupted restore wrote it.
+    Own,
+    /// Something else, which must stay. Names one thing.
+    Foreign(OsString),
+}
+
+/// Looks at the directory of a tablespace of the cluster in `data_dir`. Blocking.
+pub(super) fn contents(placed: &Placed, data_dir: &Path, major: u32) -> Result<Contents> {
+    let names = names(&placed.dir)?.unwrap_or_default();
+    let Some(first) = names.first().cloned() else { return Ok(Contents::Free) };
+    // Two clusters of different versions may share a location, each in a folder of its own.
+    let version = format!("PG_{major}_");
+    let own = |name: &OsString| *name == *MARKER || name.as_encoded_bytes().starts_with(version.as_bytes());
+    if let Some(foreign) = names.iter().find(|name| !own(name)) {
+        return Ok(Contents::Foreign(foreign.clone()));
+    }
+    let link = data_dir.join("pg_tblspc").join(placed.oid.to_string());
+    let linked = fs::canonicalize(link).is_ok_and(|link| fs::canonicalize(&placed.dir).is_ok_and(|dir| dir == link));
+    let marked = names.iter().any(|name| *name == *MARKER);
+    Ok(if marked || linked { Contents::Own } else { Contents::Foreign(first) })
 }
 
 /// A tablespace and the directory that it is restored into.

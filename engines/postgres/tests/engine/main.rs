@@ -1,0 +1,13 @@
+//! The engine against real servers: what is restored is what was there, and what cannot be done is refused.
+//!
+//! Every version that is under test makes the round trip both ways; what does not depend on the version is shown on one.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod delta;
+mod harness;
+mod pages;
+mod refusals;
+mod roundtrip;
+mod standby;
+mod unread;
