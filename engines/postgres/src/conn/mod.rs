@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use backup_postgres::conn::Settings;
-//! let settings = Settings::parse("host=db1,db2 port=5432 user=backup sslmode=verify-full", |_| None)?;
+//! let settings = Settings::parse("host=db1,db2 port=5432 user=backup sslmode=verify-full sslrootcert=ca.pem", |_| None)?;
 //! assert_eq!(settings.hosts.len(), 2);
 //! # Ok::<(), backup_postgres::Error>(())
 //! ```

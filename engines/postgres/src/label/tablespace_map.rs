@@ -34,6 +34,9 @@ impl TablespaceMap {
         if content.len() > MAX_LENGTH {
             return Err(wrong(format!("{} bytes", content.len())));
         }
+        if content.contains(&0) {
+            return Err(wrong("a zero byte".to_owned()));
+        }
         let mut links: Vec<TablespaceLink> = Vec::new();
         let mut line = Vec::new();
         let mut bytes = content.iter();
@@ -43,7 +46,6 @@ impl TablespaceMap {
                 b'\n' | b'\r' if line.is_empty() => {}
                 b'\n' | b'\r' => links
                     .push(link(&std::mem::take(&mut line)).ok_or_else(|| wrong(format!("line {}", links.len() + 1)))?),
-                0 => return Err(wrong("a zero byte".to_owned())),
                 byte => line.push(*byte),
             }
         }
@@ -104,6 +106,7 @@ mod tests {
             b"0 /a\n",
             b"+1 /a\n",
             b"1 /\0\n",
+            b"1 /\\\0\n",
         ] {
             assert!(TablespaceMap::parse(text).is_err(), "{text:?}");
         }
