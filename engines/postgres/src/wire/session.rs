@@ -271,7 +271,11 @@ impl Session {
                 Message::RowDescription(names) => columns = names.into(),
                 Message::DataRow(values) => rows.push(Row::new(Arc::clone(&columns), values)?),
                 Message::CommandComplete(tag) => {
-                    sets.push(ResultSet { columns: std::mem::take(&mut columns), rows: std::mem::take(&mut rows), tag });
+                    sets.push(ResultSet {
+                        columns: std::mem::take(&mut columns),
+                        rows: std::mem::take(&mut rows),
+                        tag,
+                    });
                 }
                 Message::EmptyQuery => {}
                 Message::Error(error) => failure = failure.or(Some(error)),
