@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use backup_core::catalog::{BackupRecord, Catalog, Event, ManifestRef, PackId, Totals};
 use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
 use backup_core::env::Env;
-use backup_core::{BackupId, Consistency, Finding, Lineage, LogPosition, LossyItem, ServiceId, SessionId, Severity, Snapshot};
+use backup_core::{
+    BackupId, Consistency, Finding, Lineage, LogPosition, LossyItem, ServiceId, SessionId, Severity, Snapshot,
+};
 use backup_crypto::{ObjectKind, RepositoryId, Suite};
 
 use crate::envelope;
@@ -134,8 +136,7 @@ fn manifests() {
     };
     check("manifest-entry-stored.hex", &stored);
     let now = Env::seeded(0).now();
-    let parts =
-        vec![PartRef { run: 0, first: EntryPath::new("a").unwrap(), entries: 2, pack: 3, segment: 4 }];
+    let parts = vec![PartRef { run: 0, first: EntryPath::new("a").unwrap(), entries: 2, pack: 3, segment: 4 }];
     check("manifest-parts.hex", &parts);
     let packs = vec![PackUse { pack: PackId { session: session(), number: 1 }, stored_len: 2, live: 3 }];
     check("manifest-packs.hex", &packs);

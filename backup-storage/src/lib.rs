@@ -5,6 +5,9 @@ pub mod conformance;
 pub mod error;
 #[cfg(feature = "test-util")]
 pub mod fault;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod primitives;
 pub mod store;
 
 mod context;
@@ -20,11 +23,13 @@ mod manifest;
 mod pack;
 mod pipeline;
 mod reader;
+mod rebuild;
 mod repository;
 mod session;
 mod settings;
 mod verify;
 mod witness;
 
+pub use rebuild::{Rebuilt, RecoveredBackup, Skipped};
 pub use repository::{CreateOptions, Repository};
 pub use settings::RepositorySettings;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use backup_core::catalog::BackupRecord;
-use backup_core::entry::{EntryMeta, EntryPath, Selector};
 use backup_core::engine::Work;
+use backup_core::entry::{EntryMeta, EntryPath, Selector};
 use backup_core::env::Env;
 use backup_core::repository::{ParentChoice, Repository as _, VerifyLevel};
 use backup_core::{BackupSinkExt, BackupSource, Consistency, ServiceId, Snapshot};
@@ -67,7 +67,8 @@ impl World {
         let patience = StoreSettings::default();
         let patience = if seed % 4 == 1 { patience.retries(0) } else { patience };
         let store = Store::from_object_store(Arc::clone(&faults) as _).with_settings(patience);
-        let world = Self { guard, faults, store: store.with_env(env.clone()), env, service: ServiceId::new("svc").unwrap() };
+        let world =
+            Self { guard, faults, store: store.with_env(env.clone()), env, service: ServiceId::new("svc").unwrap() };
         let options = CreateOptions::default();
         let recipients = vec![RawKey::take(&mut [1; 32]).into()];
         let settings = Self::settings();
@@ -153,7 +154,11 @@ async fn live_all(strike: impl AsyncFn(u64, &World, &Content) -> Option<backup_c
     for seed in &seeds {
         done += u64::from(live(*seed, async |world, content| strike(*seed, world, content).await).await);
     }
-    assert!(seeds.len() < 100 || (done > 0 && done < seeds.len() as u64), "{done} of {} backups were taken", seeds.len());
+    assert!(
+        seeds.len() < 100 || (done > 0 && done < seeds.len() as u64),
+        "{done} of {} backups were taken",
+        seeds.len()
+    );
 }
 
 /// One life: a quiet first backup on every second seed, one that `strike` disturbs, and what is left afterwards. Whether

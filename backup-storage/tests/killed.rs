@@ -71,7 +71,9 @@ async fn twenty_kills_leave_known_garbage_and_nothing_is_sent_twice() {
     let store = Store::local(&vault).unwrap();
     let recipients = vec![RawKey::take(&mut [5; 32]).into()];
     let service = ServiceId::new("svc").unwrap();
-    Repository::create(&store, service, recipients, CreateOptions::default(), &settings(), Env::system()).await.unwrap();
+    Repository::create(&store, service, recipients, CreateOptions::default(), &settings(), Env::system())
+        .await
+        .unwrap();
 
     let mut killed = 0;
     for round in 0..20 {

@@ -59,7 +59,10 @@ pub(crate) async fn run(size: u64, runs: usize, out: &Path) -> Result<(), Error>
     std::fs::write(out.join("postgres.svg"), chart::seconds("PostgreSQL, local vault, page cache", &all))?;
     let text = table(&all);
     std::fs::write(out.join("postgres.md"), &text)?;
-    println!("{text}\nfull backup: {throughput:.2} × the throughput of zstd; unchanged: {:.2} × the time of full", ratio(2, 1));
+    println!(
+        "{text}\nfull backup: {throughput:.2} × the throughput of zstd; unchanged: {:.2} × the time of full",
+        ratio(2, 1)
+    );
     println!("written to {}", out.display());
     Ok(())
 }

@@ -23,15 +23,9 @@ type Error = Box<dyn std::error::Error>;
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Work {
     /// A backup into the vault, which is made if it does not exist; incremental when it has one.
-    Backup {
-        vault: PathBuf,
-        url: String,
-    },
+    Backup { vault: PathBuf, url: String },
     /// A restore of the newest backup.
-    Restore {
-        vault: PathBuf,
-        into: PathBuf,
-    },
+    Restore { vault: PathBuf, into: PathBuf },
     /// Full verification.
     Verify { vault: PathBuf },
     /// `zstd -1` with as many threads as there are processors, over all files of a directory into one file.

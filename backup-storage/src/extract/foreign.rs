@@ -16,12 +16,7 @@ use crate::reader::BackupReader;
 ///
 /// What the order's selector would not choose is left alone, and so is what is to be kept. Memory grows with the largest
 /// folder, not with the target.
-pub(super) async fn remove(
-    reader: &BackupReader,
-    choice: &Choice,
-    tree: &Arc<Tree>,
-    hands: &Hands,
-) -> Result<u64> {
+pub(super) async fn remove(reader: &BackupReader, choice: &Choice, tree: &Arc<Tree>, hands: &Hands) -> Result<u64> {
     let sweep = Sweep { reader, choice, tree, hands };
     let mut removed = 0;
     for root in 0..tree.places.roots.len() {

@@ -161,13 +161,8 @@ impl Planner<'_> {
             }
         };
         let left = missing.iter().map(segments).fold(0, u32::saturating_add);
-        let target = Target {
-            place,
-            mode: entry.meta.mode,
-            len: entry.len,
-            made: Mutex::new(made),
-            left: AtomicU32::new(left),
-        };
+        let target =
+            Target { place, mode: entry.meta.mode, len: entry.len, made: Mutex::new(made), left: AtomicU32::new(left) };
         Ok(Planned { target, missing, zeroed })
     }
 }

@@ -362,7 +362,8 @@ impl Tree {
     pub(super) fn sync_everything(&self) -> Result<()> {
         #[cfg(target_os = "linux")]
         for folder in self.devices.lock().values() {
-            rustix::fs::syncfs(&**folder).map_err(|e| failed("a file system of the target cannot be written out", e))?;
+            rustix::fs::syncfs(&**folder)
+                .map_err(|e| failed("a file system of the target cannot be written out", e))?;
         }
         #[cfg(not(target_os = "linux"))]
         rustix::fs::sync();

@@ -223,7 +223,9 @@ impl Writing {
             for part in &parts[range] {
                 let bytes = content.get(part.from as usize..part.to as usize).ok_or_else(|| {
                     let (name, len, need) = (index.name(), content.len(), part.to);
-                    Error::damaged(format!("object {name} has {len} bytes in segment {segment} where {need} are needed"))
+                    Error::damaged(format!(
+                        "object {name} has {len} bytes in segment {segment} where {need} are needed"
+                    ))
                 })?;
                 self.put_part(part, bytes, &mut open)?;
                 written += bytes.len() as u64;

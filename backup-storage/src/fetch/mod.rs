@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout;
-use crate::pack::{PackIndex, Piece, SegmentInfo};
+use crate::pack::{PackIndex, SegmentInfo};
 pub(crate) use decode::{Scratches, blocking};
 pub(crate) use shelf::Shelf;
 
@@ -70,7 +70,7 @@ impl PackCache {
             .get_or_make(id, async || {
                 let index = self.load_index(id).await?;
                 let rows = index.segments().len() * (size_of::<SegmentInfo>() + 4);
-                let weight = 512 + rows + index.pieces().len() * size_of::<Piece>();
+                let weight = 512 + rows + size_of_val(index.pieces());
                 Ok((Arc::new(index), weight as u64))
             })
             .await
@@ -86,9 +86,7 @@ impl PackCache {
             let header = match &header {
                 Some(header) => header,
                 // A small pack has come as a whole.
-                None if tail.len() as u64 == len => {
-                    header.insert(tail.slice(..tail.len().min(ObjectHeader::LEN)))
-                }
+                None if tail.len() as u64 == len => header.insert(tail.slice(..tail.len().min(ObjectHeader::LEN))),
                 None => header.insert(store.get_range(&name, 0..ObjectHeader::LEN as u64).await?),
             };
             let (keyring, given) = (self.context.keyring.clone(), (Bytes::clone(header), Bytes::clone(&tail)));

@@ -76,8 +76,7 @@ impl<K: Hash + Eq + Clone, V> Inner<K, V> {
     fn cell(&mut self, key: &K) -> Arc<OnceCell<V>> {
         self.clock += 1;
         let now = self.clock;
-        let slot =
-            self.slots.entry(key.clone()).or_insert_with(|| Slot { cell: Arc::default(), used: now, weight: 0 });
+        let slot = self.slots.entry(key.clone()).or_insert_with(|| Slot { cell: Arc::default(), used: now, weight: 0 });
         self.order.remove(&slot.used);
         slot.used = now;
         self.order.insert(now, key.clone());

@@ -64,17 +64,7 @@ struct Head<F> {
     generation: u32,
     number: u64,
     digest: [u8; 32],
-    genesis: Arc<Genesis>,
     state: Arc<F>,
-}
-
-/// What is known of a commit that has landed.
-#[derive(Debug, Clone)]
-pub(crate) struct Committed<F> {
-    /// The state after it.
-    pub(crate) state: Arc<F>,
-    /// The entry's generation, number and digest.
-    pub(crate) place: Place,
 }
 
 /// Which entry, and what it is.
@@ -101,11 +91,11 @@ impl<F: Fold> Journal<F> {
     pub(crate) async fn begin(&self, generation: u32, genesis: Genesis, events: Vec<F::Event>) -> Result<()> {
         let mut state = F::default();
         events.iter().try_for_each(|event| state.apply(event)).map_err(Error::from)?;
-        let (name, object) = self.entry(generation, 1, [0; 32], Some(genesis.clone()), events)?;
+        let (name, object) = self.entry(generation, 1, [0; 32], Some(genesis), events)?;
         let digest = *blake3::hash(&object).as_bytes();
         match self.store.create(&name, object).await? {
             Created::New | Created::AlreadyOurs => {
-                let head = Head { generation, number: 1, digest, genesis: Arc::new(genesis), state: Arc::new(state) };
+                let head = Head { generation, number: 1, digest, state: Arc::new(state) };
                 *self.head.lock().await = Some(head);
                 Ok(())
             }
@@ -139,13 +129,6 @@ impl<F: Fold> Journal<F> {
         Ok(Arc::clone(&head.state))
     }
 
-    /// What the current generation began with.
-    pub(crate) async fn genesis(&self) -> Result<(u32, Arc<Genesis>)> {
-        let mut head = self.head.lock().await;
-        let head = self.catch_up(&mut head).await?;
-        Ok((head.generation, Arc::clone(&head.genesis)))
-    }
-
     /// Commits `events`, all or none.
     ///
     /// # Cancel safety
@@ -154,7 +137,7 @@ impl<F: Fold> Journal<F> {
     /// # Errors
     /// The state's refusal, when the events do not fit what others have committed. Unavailable when the store did not say
     /// whether the entry landed.
-    pub(crate) async fn commit(&self, events: Vec<F::Event>) -> Result<Committed<F>> {
+    pub(crate) async fn commit(&self, events: Vec<F::Event>) -> Result<Place> {
         let mut guard = self.head.lock().await;
         loop {
             let head = self.catch_up(&mut guard).await?;
@@ -167,11 +150,10 @@ impl<F: Fold> Journal<F> {
                 Created::Conflict => continue,
                 Created::New | Created::AlreadyOurs => {}
             }
-            let state = Arc::new(state);
             let generation = head.generation;
             head.number = number;
             head.digest = digest;
-            head.state = Arc::clone(&state);
+            head.state = Arc::new(state);
             // Somebody who found this generation damaged may have begun the next one before our entry landed. Then nobody
             // will read our entry, and it must not be reported as a commit.
             if self.store.head(&layout::entry(generation + 1, 1)?).await?.is_some() {
@@ -181,7 +163,7 @@ impl<F: Fold> Journal<F> {
                     generation + 1
                 )));
             }
-            return Ok(Committed { state, place: Place { generation, number, digest } });
+            return Ok(Place { generation, number, digest });
         }
     }
 
@@ -275,13 +257,7 @@ impl<F: Fold> Journal<F> {
         }
         let mut state = F::default();
         entry.events.iter().try_for_each(|event| state.apply(event)).map_err(|e| unfit(name, e))?;
-        Ok(Head {
-            generation,
-            number: entry.number,
-            digest: *blake3::hash(object).as_bytes(),
-            genesis: Arc::new(genesis),
-            state: Arc::new(state),
-        })
+        Ok(Head { generation, number: entry.number, digest: *blake3::hash(object).as_bytes(), state: Arc::new(state) })
     }
 
     fn fold(&self, head: &mut Head<F>, name: &ObjectName, object: &[u8]) -> Result<()> {

@@ -55,8 +55,7 @@ async fn every_writer_and_reader_sees_one_history() {
     let b = other(&store, 3);
     a.commit(vec![1]).await.unwrap();
     b.commit(vec![2, 3]).await.unwrap();
-    let committed = a.commit(vec![4]).await.unwrap();
-    assert_eq!((committed.place.number, committed.state.0), (4, 4));
+    assert_eq!(a.commit(vec![4]).await.unwrap().number, 4);
     assert_eq!(other(&store, 4).refresh().await.unwrap().0, 4);
     // What does not fit what others did is refused, and leaves nothing behind.
     assert_eq!(b.commit(vec![4]).await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -159,7 +158,7 @@ async fn writers_of_an_older_generation_stop() {
     let b = other(&store, 3);
     b.begin(2, genesis(&keyring(1), &Env::seeded(3)), vec![1, 2]).await.unwrap();
     // A writer that has not noticed folds the new generation before it commits.
-    assert_eq!(a.commit(vec![3]).await.unwrap().place.generation, 2);
+    assert_eq!(a.commit(vec![3]).await.unwrap().generation, 2);
     assert_eq!(b.refresh().await.unwrap().0, 3);
     let again = other(&store, 4).begin(2, genesis(&keyring(1), &Env::seeded(4)), vec![]).await;
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);

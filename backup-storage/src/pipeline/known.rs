@@ -42,8 +42,7 @@ impl Known {
             }
         }
         for piece in index.pieces() {
-            let place =
-                Place { pack: id, stored_len, segment: piece.segment, offset: piece.offset, len: piece.len };
+            let place = Place { pack: id, stored_len, segment: piece.segment, offset: piece.offset, len: piece.len };
             self.places.insert(piece.id, place);
         }
         true

@@ -120,7 +120,10 @@ impl Shared {
 
     /// Why nothing more is taken.
     pub(crate) fn ended(&self) -> Error {
-        self.failure.check().err().unwrap_or_else(|| Error::invalid("the session has ended: nothing more can be put into it"))
+        self.failure
+            .check()
+            .err()
+            .unwrap_or_else(|| Error::invalid("the session has ended: nothing more can be put into it"))
     }
 
     /// Lets nothing more in. What was queued is still worked on.

@@ -24,12 +24,7 @@ pub(crate) const SPAN: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Read this range of a local file.
-    Span {
-        assembly: Arc<Assembly>,
-        file: Arc<File>,
-        range: Range<u64>,
-        on_shrink: OnShrink,
-    },
+    Span { assembly: Arc<Assembly>, file: Arc<File>, range: Range<u64>, on_shrink: OnShrink },
     /// Take these bytes, at most 1 MiB.
     Chunk { assembly: Arc<Assembly>, offset: u64, bytes: Vec<u8> },
     /// The feeder of an entry has no more.
@@ -124,7 +119,8 @@ fn read(file: &File, at: u64, buffer: &mut [u8], on_shrink: OnShrink, assembly: 
                 }
                 OnShrink::Fail => {
                     let path = &assembly.meta().path;
-                    let message = format!("{path} became shorter than {} bytes while it was read", at + buffer.len() as u64);
+                    let message =
+                        format!("{path} became shorter than {} bytes while it was read", at + buffer.len() as u64);
                     return Err(Error::conflict(message));
                 }
             },

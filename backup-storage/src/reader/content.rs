@@ -21,11 +21,7 @@ enum Piece {
 }
 
 /// The bytes of `range` of the entry at `path`, in pieces of at most 1 MiB. A few of them are fetched ahead.
-pub(super) fn read(
-    reader: &BackupReader,
-    path: EntryPath,
-    range: Range<u64>,
-) -> BoxStream<'_, Result<Bytes>> {
+pub(super) fn read(reader: &BackupReader, path: EntryPath, range: Range<u64>) -> BoxStream<'_, Result<Bytes>> {
     stream::once(begin(reader, path, range))
         .map_ok(move |pieces| {
             stream::iter(pieces)

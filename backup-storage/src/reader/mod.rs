@@ -24,8 +24,8 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::fetch::PackCache;
 use crate::manifest::{
-    Blob, BlockMap, Content, Extent, ManifestEntry, ManifestReader, PackUse, PartRef, Root, decode_packs,
-    decode_parts, total,
+    Blob, BlockMap, Content, Extent, ManifestEntry, ManifestReader, PackUse, PartRef, Root, decode_packs, decode_parts,
+    total,
 };
 use crate::pack::BlockHash;
 use identity::Identities;
@@ -248,9 +248,7 @@ impl BackupReader {
 async fn root_blob(cache: &PackCache, root: &Root, place: &Blob) -> Result<Vec<u8>> {
     match place {
         Blob::Inline(bytes) => Ok(bytes.clone()),
-        Blob::Stored(extents) => {
-            blob(cache, extents, |number| Ok(PackId { session: root.session, number })).await
-        }
+        Blob::Stored(extents) => blob(cache, extents, |number| Ok(PackId { session: root.session, number })).await,
     }
 }
 

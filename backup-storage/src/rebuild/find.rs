@@ -84,7 +84,8 @@ pub(super) async fn find(
                 }
             };
             if root.service != context.service || root.session != id.session {
-                let error = Error::damaged(format!("its manifest is one of {}, session {}", root.service, root.session));
+                let error =
+                    Error::damaged(format!("its manifest is one of {}, session {}", root.service, root.session));
                 found.skipped.push(skipped(object.as_str(), error)?);
                 continue;
             }

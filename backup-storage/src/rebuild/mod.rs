@@ -111,9 +111,8 @@ fn entries(backups: &[RecoveredBackup]) -> Result<Vec<Vec<Event>>> {
     let mut room = 0;
     for backup in backups {
         let event = Event::BackupRecovered { record: Box::new(backup.record.clone()) };
-        let len = minicbor::to_vec(&event)
-            .map_err(|e| Error::internal("an event cannot be encoded").with_source(e))?
-            .len();
+        let len =
+            minicbor::to_vec(&event).map_err(|e| Error::internal("an event cannot be encoded").with_source(e))?.len();
         match entries.last_mut() {
             Some(entry) if len <= room => {
                 entry.push(event);

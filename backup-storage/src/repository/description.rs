@@ -6,10 +6,13 @@
 
 use std::str::FromStr;
 
-use backup_crypto::{RepositoryId, Suite, WrappedKey};
+use backup_crypto::{ObjectHeader, RepositoryId, Suite, WrappedKey};
+use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
 use crate::journal::FORMAT;
+use crate::layout;
+use crate::store::Store;
 
 /// What `repository` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,30 @@ impl Description {
         let suite = Suite::from_str(&text.suite).map_err(|e| damaged().with_source(e))?;
         Ok(Self { format: text.format, id, suite })
     }
+}
+
+/// What a lost description must have said: wrapped keys name the repository, and every pack its suite.
+pub(super) async fn derive(store: &Store) -> Result<Description> {
+    let mut id = None;
+    let mut keys = store.list(layout::KEYS);
+    while let Some(object) = keys.try_next().await? {
+        if let Ok(wrap) = parse_key(object.name.as_str(), &store.get(&object.name).await?) {
+            id = Some(wrap.repository());
+            break;
+        }
+    }
+    let id = id.ok_or_else(|| Error::damaged("no wrapped key is readable: nothing can be rebuilt without one"))?;
+    let mut suite = None;
+    let mut packs = store.list(layout::PACKS);
+    while let Some(object) = packs.try_next().await? {
+        let header = store.get_range(&object.name, 0..ObjectHeader::LEN as u64).await;
+        if let Ok(header) = header.and_then(|bytes| Ok(ObjectHeader::parse(&bytes)?)) {
+            suite = Some(header.suite);
+            break;
+        }
+    }
+    // Without a pack there is no backup, and any suite will do.
+    Ok(Description { format: FORMAT, id, suite: suite.unwrap_or_else(Suite::preferred_here) })
 }
 
 /// A wrapped key with its digest.

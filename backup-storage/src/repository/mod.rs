@@ -136,6 +136,46 @@ impl Repository {
         Ok(Self::assemble(store, service, keyring, settings, env))
     }
 
+    /// Opens a repository whose catalog, description or both are lost, and builds them again from packs and keys.
+    ///
+    /// A readable description is kept; one that is missing or damaged is replaced, which is the only time that this library
+    /// deletes an object to write it anew. The old catalog stays as it is; the new one is its successor.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Conflict`](crate::error::ErrorKind::Conflict) when two rebuilds meet.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the old catalog or a new one; a rebuild can be repeated.
+    #[tracing::instrument(skip_all, fields(%service))]
+    pub async fn salvage(
+        vault: &Store,
+        service: ServiceId,
+        identity: impl Into<Arc<Identity>>,
+        settings: &RepositorySettings,
+        env: Env,
+        work: &Work,
+    ) -> Result<(Self, Rebuilt)> {
+        let store = vault.at(service.as_str())?;
+        let name = layout::repository()?;
+        let described = match store.get(&name).await {
+            Ok(bytes) => Description::parse(&bytes),
+            Err(e) => Err(e),
+        };
+        if let Err(error) = described {
+            if error.kind() != crate::error::ErrorKind::Damaged {
+                return Err(error);
+            }
+            let description = description::derive(&store).await?.encode()?;
+            store.delete(&name).await?;
+            if let Created::Conflict = store.create(&name, description).await? {
+                return Err(Error::conflict(format!("object {name} was written by somebody else")));
+            }
+        }
+        let repository = Self::open(vault, service, identity, settings, env).await?;
+        let rebuilt = repository.rebuild_catalog(work).await?;
+        Ok((repository, rebuilt))
+    }
+
     fn assemble(store: Store, service: ServiceId, keyring: Keyring, settings: &RepositorySettings, env: Env) -> Self {
         let journal = Journal::new(store.clone(), keyring.clone(), env.clone());
         let context = Arc::new(Context { service, store, keyring, env, shape: settings.shape() });
@@ -279,9 +319,9 @@ impl backup_core::repository::Repository for Repository {
         let parent = match parent {
             ParentChoice::None => None,
             ParentChoice::Newest => catalog.latest().cloned(),
-            ParentChoice::Backup(id) => Some(
-                catalog.backup(id).cloned().ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?,
-            ),
+            ParentChoice::Backup(id) => {
+                Some(catalog.backup(id).cloned().ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?)
+            }
         };
         let (context, journal) = (Arc::clone(&self.context), Arc::clone(&self.journal));
         Ok(Box::new(Session::begin(context, journal, &self.cache, parent, work).await?))

@@ -22,7 +22,11 @@ const SESSIONS: usize = 256;
 ///
 /// Such a session may be alive. That does no harm: packs are never changed, and what keeps them is the backup that refers to
 /// them, whichever session wrote them.
-pub(crate) async fn learn(context: &Context, cache: &Arc<PackCache>, catalog: &Catalog) -> Result<(Known, Vec<SessionId>)> {
+pub(crate) async fn learn(
+    context: &Context,
+    cache: &Arc<PackCache>,
+    catalog: &Catalog,
+) -> Result<(Known, Vec<SessionId>)> {
     let newest = catalog.backups().map(|backup| backup.session).max();
     let candidates: Vec<_> = catalog
         .sessions()

@@ -141,9 +141,9 @@ impl Session {
             root.reused,
             root.snapshot,
         );
-        let committed = self.journal.commit(vec![Event::BackupCommitted { record: Box::new(record.clone()) }]).await?;
+        let place = self.journal.commit(vec![Event::BackupCommitted { record: Box::new(record.clone()) }]).await?;
         // The backup exists from here on. The witness only makes a later loss of the journal's end visible.
-        let witness = Witness { backup: self.backup, place: committed.place };
+        let witness = Witness { backup: self.backup, place };
         if let Err(error) = witness::write(&self.shared.context, self.shared.session, &witness).await {
             tracing::warn!(%error, backup = %self.backup, "the witness of a commit could not be written");
         }
@@ -257,6 +257,9 @@ impl Drop for Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.shared.session).field("backup", &self.backup).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.shared.session)
+            .field("backup", &self.backup)
+            .finish_non_exhaustive()
     }
 }

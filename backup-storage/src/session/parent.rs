@@ -44,7 +44,13 @@ impl Parent {
     }
 
     /// Whether a file of this length and time need not be read.
-    pub(crate) fn is_unchanged(&self, entry: &ManifestEntry, rule: Unchanged, len: u64, modified: Option<Timestamp>) -> bool {
+    pub(crate) fn is_unchanged(
+        &self,
+        entry: &ManifestEntry,
+        rule: Unchanged,
+        len: u64,
+        modified: Option<Timestamp>,
+    ) -> bool {
         match (rule, modified, entry.meta.modified) {
             (Unchanged::BySizeAndTime, Some(now), Some(then)) => {
                 let record = self.record();

@@ -75,8 +75,7 @@ async fn run(
     let genesis = history.genesis.as_ref();
     plain::check(context, &listing, genesis, &all, (&mut report, &mut findings)).await?;
 
-    let mut manifests =
-        Manifests { context: Arc::clone(context), cache: Arc::clone(&cache), needed: BTreeMap::new() };
+    let mut manifests = Manifests { context: Arc::clone(context), cache: Arc::clone(&cache), needed: BTreeMap::new() };
     // Sessions that are not known to be without use.
     let mut held = history.open.clone();
     for record in history.records.values() {

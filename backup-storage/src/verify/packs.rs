@@ -131,7 +131,8 @@ pub(super) fn choose(needed: &BTreeMap<PackId, u64>, level: VerifyLevel, seed: [
     drawn.sort_unstable();
     // Rounded up: a repository of one pack is not sampled by not looking at it.
     let count = (drawn.len() as u64 * share).div_ceil(100);
-    let mut chosen: Vec<_> = drawn.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)).map(|d| d.1).collect();
+    let mut chosen: Vec<_> =
+        drawn.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)).map(|d| d.1).collect();
     chosen.sort_unstable();
     chosen
 }

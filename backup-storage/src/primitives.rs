@@ -1,0 +1,112 @@
+//! The hot kernels one by one, for benchmarks. Not part of the API.
+
+use backup_core::SessionId;
+use backup_core::catalog::PackId;
+use backup_core::entry::{EntryMeta, EntryPath};
+use backup_core::env::Env;
+use backup_crypto::{EpochId, EpochKey, RepositoryId, Suite};
+
+use crate::error::Result;
+use crate::keyring::Keyring;
+use crate::manifest::{BlockMap, Content, Extent, ManifestEntry, ManifestWriter, SegmentSink};
+use crate::pack::{BLOCK, Compressor, PackBuilder, PackIndex, Role, Scratch, content_id_of};
+
+/// Keys and buffers of one bench.
+#[derive(Debug)]
+pub struct Kernels {
+    keyring: Keyring,
+    compressor: Compressor,
+    scratch: Scratch,
+    out: Vec<u8>,
+}
+
+struct Nowhere(u32);
+
+impl SegmentSink for Nowhere {
+    fn store(&mut self, _: Role, _: &[u8]) -> Result<(u32, u32)> {
+        self.0 += 1;
+        Ok((0, self.0))
+    }
+}
+
+impl Kernels {
+    /// Kernels over `suite`, compressing at level 1.
+    ///
+    /// # Errors
+    /// When zstd cannot be set up.
+    pub fn new(suite: Suite) -> Result<Self> {
+        let env = Env::system();
+        let key = EpochKey::take(&mut env.random());
+        let keyring = Keyring::new(RepositoryId::from_bytes(env.random()), suite, [(EpochId(1), key)], env)?;
+        Ok(Self { keyring, compressor: Compressor::new(1)?, scratch: Scratch::new()?, out: Vec::new() })
+    }
+
+    /// Compresses one segment; the number of bytes left.
+    ///
+    /// # Errors
+    /// Never, for at most 1 MiB.
+    pub fn compress(&mut self, segment: &[u8]) -> Result<usize> {
+        Ok(self.compressor.compress(segment)?.1.len())
+    }
+
+    /// Hashes the blocks of `content` and compares them with `before`; the number of blocks that differ.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn diff(&self, content: &[u8], before: &[[u8; 16]]) -> Result<usize> {
+        let key = self.keyring.hash_key(self.keyring.current())?;
+        let blocks = content.chunks(BLOCK).map(|block| key.block(block));
+        Ok(blocks.zip(before).filter(|(now, before)| now != *before).count())
+    }
+
+    /// Puts `content` into a pack, segment by segment; the finished object.
+    ///
+    /// # Errors
+    /// When it is more than a pack holds.
+    pub fn pack(&mut self, content: &[u8]) -> Result<Vec<u8>> {
+        let id = PackId { session: SessionId::from_bytes([1; 16]), number: 0 };
+        let mut builder = PackBuilder::new(id, &self.keyring, std::mem::take(&mut self.out))?;
+        let key = self.keyring.hash_key(self.keyring.current())?.clone();
+        for segment in content.chunks(crate::pack::SEGMENT) {
+            let (codec, packed) = self.compressor.compress(segment)?;
+            builder.push(Role::Data, codec, packed, segment.len(), content_id_of(&key, segment))?;
+        }
+        Ok(builder.finish()?.object)
+    }
+
+    /// Opens every segment of a pack made by [`pack`](Self::pack); the number of bytes of content.
+    ///
+    /// # Errors
+    /// When the object is not such a pack.
+    pub fn unpack(&mut self, object: &[u8]) -> Result<usize> {
+        let id = PackId { session: SessionId::from_bytes([1; 16]), number: 0 };
+        let index = PackIndex::of_object(&self.keyring, id, object)?;
+        let mut total = 0;
+        for segment in 0..u32::try_from(index.segments().len()).unwrap_or(0) {
+            let range = index.range(segment)?;
+            let sealed = &object[range.start as usize..range.end as usize];
+            index.open(segment, sealed, &mut self.scratch, &mut self.out)?;
+            total += self.out.len();
+        }
+        Ok(total)
+    }
+
+    /// Writes the manifest of `entries` files of one extent each; the number of its parts.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn manifest(&self, entries: u32) -> Result<usize> {
+        let mut writer = ManifestWriter::new();
+        let mut sink = Nowhere(0);
+        for number in 0..entries {
+            let entry = ManifestEntry {
+                meta: EntryMeta::file(EntryPath::new(format!("base/16384/{number}"))?),
+                len: 8192,
+                content: Content::Inline(vec![Extent::stored(8192, 0, number, 0)]),
+                blocks: BlockMap::Inline { epoch: 1, hashes: vec![0; 16] },
+            };
+            writer.add(&entry, &mut sink)?;
+        }
+        Ok(writer.finish(&mut sink)?.parts.len())
+    }
+}
