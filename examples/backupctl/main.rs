@@ -14,10 +14,7 @@ fn main() -> ExitCode {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(_) => return ExitCode::from(exit::ENVIRONMENT),
-    };
+    let Ok(runtime) = tokio::runtime::Runtime::new() else { return ExitCode::from(exit::ENVIRONMENT) };
     let code = runtime.block_on(async {
         let cancel = CancellationToken::new();
         if cancel_on_signals(&cancel, exit::CANCELLED.into()).is_err() {

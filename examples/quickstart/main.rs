@@ -31,10 +31,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(_) => return ExitCode::from(exit::ENVIRONMENT),
-    };
+    let Ok(runtime) = tokio::runtime::Runtime::new() else { return ExitCode::from(exit::ENVIRONMENT) };
     let code = runtime.block_on(async {
         let cancel = CancellationToken::new();
         if cancel_on_signals(&cancel, exit::CANCELLED.into()).is_err() {

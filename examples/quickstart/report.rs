@@ -99,7 +99,9 @@ pub(crate) fn comparison([full, incremental]: &[Journey; 2]) -> Table {
     row("data", &|j| size(j.record.data_bytes));
     row("new to the repository", &|j| size(j.record.new_bytes));
     row("stored, encrypted", &|j| size(j.record.stored_bytes));
-    row("data : stored", &|j| format!("{:.1} : 1", j.record.data_bytes as f64 / j.record.stored_bytes.max(1) as f64));
+    row("data : newly stored", &|j| {
+        format!("{:.1} : 1", j.record.data_bytes as f64 / j.record.stored_bytes.max(1) as f64)
+    });
     row("backup took", &|j| duration(j.backup_time));
     row("backup rate", &|j| rate(j.record.data_bytes, j.backup_time));
     row("restore took", &|j| duration(j.restore_time));

@@ -41,10 +41,8 @@ impl Bars {
             }
             return;
         }
-        let bar = match total {
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::new_spinner(),
-        };
+        // Hidden until it is one of all: a bar that stands alone draws itself as soon as anything is set.
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         bar.set_style(style(total.is_some(), unit));
         bar.set_prefix(phase.name());
         phases.insert(phase, self.all.add(bar));

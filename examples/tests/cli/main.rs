@@ -2,6 +2,8 @@
 //!
 //! Most tests call the program in process ([`backup_examples::cli::main_with`]); those in `process` run the real binary.
 
+#![allow(clippy::unwrap_used, reason = "the harness fails the test that calls it")]
+
 mod errors;
 mod harness;
 mod process;

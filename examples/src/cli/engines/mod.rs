@@ -109,8 +109,10 @@ impl<R: Role, X: Args> FromArgMatches for OnEngine<R, X> {
 impl<R: Role, X: Args> Subcommand for OnEngine<R, X> {
     fn augment_subcommands(command: Command) -> Command {
         let command = ENGINES.iter().fold(command, |command, kind| {
-            let engine = Command::new(kind.name()).about(kind.about());
-            command.subcommand(X::augment_args(R::options(*kind, engine)))
+            // The command's own options first, which have no heading; then the description, because every group of
+            // options brings its own.
+            let engine = R::options(*kind, X::augment_args(Command::new(kind.name())));
+            command.subcommand(engine.about(kind.about()).long_about(None))
         });
         command.subcommand_value_name("ENGINE").subcommand_help_heading("Engines")
     }
