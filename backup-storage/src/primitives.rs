@@ -110,3 +110,50 @@ impl Kernels {
         Ok(writer.finish(&mut sink)?.parts.len())
     }
 }
+
+/// Every parser of stored bytes, for fuzzing. None may panic, and none may allocate more than its input explains.
+pub mod parsers {
+    use backup_core::catalog::{Catalog, PackId};
+    use backup_core::SessionId;
+    use backup_crypto::ObjectHeader;
+
+    use crate::journal::{Entry, Fold};
+    use crate::keyring::Keyring;
+    use crate::manifest::{ManifestEntry, Root, decode_packs, decode_parts};
+    use crate::pack::{Codec, Decompressor, PackIndex, Trailer, parse_footer};
+    use crate::repository::{Description, parse_key};
+
+    /// The plain objects.
+    pub fn plain(bytes: &[u8]) {
+        let _ = Description::parse(bytes);
+        let _ = parse_key("keys/0001/x", bytes);
+        let _ = crate::layout::session_object(&String::from_utf8_lossy(bytes));
+        let _ = crate::layout::entry_place(&String::from_utf8_lossy(bytes));
+    }
+
+    /// What a pack says about itself, as an object and as the plaintext of a footer.
+    pub fn pack(keyring: &super::Kernels, bytes: &[u8]) {
+        let keyring: &Keyring = &keyring.keyring;
+        let id = PackId { session: SessionId::from_bytes([1; 16]), number: 0 };
+        let header = bytes.get(..ObjectHeader::LEN).unwrap_or(bytes);
+        let _ = PackIndex::parse(keyring, id, header, bytes, bytes.len() as u64);
+        let _ = Trailer::parse(bytes, bytes.len() as u64);
+        let _ = parse_footer(bytes);
+    }
+
+    /// Plaintexts of journals and manifests.
+    pub fn cbor(bytes: &[u8]) {
+        let _ = minicbor::decode::<Entry<<Catalog as Fold>::Event>>(bytes);
+        let _ = minicbor::decode::<ManifestEntry>(bytes);
+        let _ = Root::decode(bytes);
+        let _ = decode_packs(bytes);
+        let _ = decode_parts(bytes);
+    }
+
+    /// A compressed segment that claims to have up to 1 MiB.
+    pub fn segment(bytes: &[u8]) {
+        if let Ok(mut decompressor) = Decompressor::new() {
+            let _ = decompressor.decompress(Codec::Zstd, bytes, crate::pack::SEGMENT, &mut Vec::new());
+        }
+    }
+}

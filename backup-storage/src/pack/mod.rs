@@ -26,6 +26,8 @@ mod index;
 pub(crate) use builder::{FinishedPack, PackBuilder};
 pub(crate) use codec::{Codec, Compressor, Decompressor};
 pub(crate) use index::{PackIndex, Piece, Scratch, SegmentInfo};
+#[cfg(feature = "test-util")]
+pub(crate) use index::{Trailer, parse_footer};
 
 use backup_crypto::HashKey;
 

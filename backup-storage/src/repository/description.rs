@@ -1,8 +1,8 @@
 //! The plain objects of a repository: what must be readable before any key is.
 //!
-//! `repository` is text of two lines: a JSON object, and the BLAKE3 digest of that line in hex. A wrapped key is the wrap
-//! followed by the 32-byte BLAKE3 digest of it. The digests are no protection against an attacker — the first journal entry
-//! holds authenticated copies — but they tell damage from a wrong passphrase.
+//! `repository` is text of two lines: a JSON object, and the BLAKE3 digest of that line in hex. Wrapped keys have a digest of
+//! their own. The digests are no protection against an attacker — the first journal entry holds authenticated copies — but
+//! they tell damage from a wrong passphrase.
 
 use std::str::FromStr;
 
@@ -89,25 +89,12 @@ pub(super) async fn derive(store: &Store) -> Result<Description> {
     Ok(Description { format: FORMAT, id, suite: suite.unwrap_or_else(Suite::preferred_here) })
 }
 
-/// A wrapped key with its digest.
-pub(crate) fn encode_key(wrap: &WrappedKey) -> Vec<u8> {
-    let mut object = wrap.encode();
-    let digest = blake3::hash(&object);
-    object.extend_from_slice(digest.as_bytes());
-    object
-}
-
 /// Reads a wrapped key. Pure.
 ///
 /// # Errors
 /// Damaged.
 pub(crate) fn parse_key(name: &str, object: &[u8]) -> Result<WrappedKey> {
-    let damaged = || Error::damaged(format!("object {name} is damaged"));
-    let (wrap, digest) = object.split_last_chunk::<32>().ok_or_else(damaged)?;
-    if blake3::hash(wrap).as_bytes() != digest {
-        return Err(damaged());
-    }
-    WrappedKey::parse(wrap).map_err(|e| damaged().with_source(e))
+    WrappedKey::parse(object).map_err(|e| Error::damaged(format!("object {name} is damaged")).with_source(e))
 }
 
 #[cfg(test)]

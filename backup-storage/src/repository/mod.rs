@@ -195,6 +195,11 @@ impl Repository {
         self.context.keyring.suite()
     }
 
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     /// The store, at the repository's prefix.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -239,7 +244,7 @@ async fn wrap_all(
             .iter()
             .map(|recipient| {
                 let wrap = recipient.wrap(&key, repository, epoch, &entropy)?;
-                Ok((layout::key(epoch, wrap.recipient())?, description::encode_key(&wrap)))
+                Ok((layout::key(epoch, wrap.recipient())?, wrap.encode()))
             })
             .collect()
     })
