@@ -21,10 +21,10 @@ use crate::manifest::ManifestEntry;
 use crate::pack::SEGMENT;
 use crate::reader::BackupReader;
 
-/// Runs per batch: 16 MiB of memory.
-const RUNS: usize = 500_000;
+/// Runs per batch: 16 MiB of memory. In tests small, so that there are several batches.
+const RUNS: usize = if cfg!(test) { 7 } else { 500_000 };
 /// Files per batch.
-const FILES: usize = 50_000;
+const FILES: usize = if cfg!(test) { 5 } else { 50_000 };
 
 /// A file to be written.
 #[derive(Debug)]
