@@ -113,8 +113,8 @@ impl Kernels {
 
 /// Every parser of stored bytes, for fuzzing. None may panic, and none may allocate more than its input explains.
 pub mod parsers {
-    use backup_core::catalog::{Catalog, PackId};
     use backup_core::SessionId;
+    use backup_core::catalog::{Catalog, PackId};
     use backup_crypto::ObjectHeader;
 
     use crate::journal::{Entry, Fold};
