@@ -19,13 +19,15 @@ use crate::manifest::Root;
 use crate::pack::Role;
 use crate::reader::BackupReader;
 use crate::verify::Listing;
-use crate::witness;
+use crate::witness::{self, Witness};
 
 /// What was found in packs.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) backups: Vec<RecoveredBackup>,
     pub(super) skipped: Vec<Skipped>,
+    /// The newest generation of the journal that a witness tells of; 1 when none does.
+    pub(super) generation: u32,
 }
 
 /// A root, and where it stands.
@@ -58,7 +60,7 @@ pub(super) async fn find(
     listing: &Listing,
     work: &Work,
 ) -> Result<Found> {
-    let mut found = Found::default();
+    let mut found = Found { generation: 1, ..Found::default() };
     let mut roots: BTreeMap<SessionId, Candidate> = BTreeMap::new();
     let ids: Vec<_> = listing.packs.keys().copied().collect();
     let mut looks = stream::iter(ids)
@@ -95,12 +97,18 @@ pub(super) async fn find(
         }
     }
     drop(looks);
+    let mut witnesses = BTreeMap::new();
+    for session in &listing.witnesses {
+        if let Some(witness) = witness_of(context, *session).await? {
+            found.generation = found.generation.max(witness.place.generation);
+            witnesses.insert(*session, witness.backup);
+        }
+    }
     for candidate in roots.into_values() {
         let object = layout::pack(candidate.place.pack)?;
-        let session = candidate.root.session;
         match recover(context, cache, listing, candidate).await {
             Ok(record) => {
-                let witnessed = is_witnessed(context, listing, session, &record).await?;
+                let witnessed = witnesses.get(&record.session) == Some(&record.id);
                 found.backups.push(RecoveredBackup { record, witnessed });
             }
             Err(error) => found.skipped.push(skipped(object.as_str(), error)?),
@@ -165,14 +173,11 @@ async fn recover(
     Ok(record)
 }
 
-async fn is_witnessed(context: &Context, listing: &Listing, session: SessionId, record: &BackupRecord) -> Result<bool> {
-    if !listing.witnesses.contains(&session) {
-        return Ok(false);
+/// The witness of `session`, if it can be read. What it says only adds to what packs say.
+async fn witness_of(context: &Context, session: SessionId) -> Result<Option<Witness>> {
+    match context.store.get(&layout::witness(session)?).await {
+        Ok(object) => Ok(witness::open(&context.keyring, session, &object).ok()),
+        Err(e) if e.kind() == ErrorKind::Damaged => Ok(None),
+        Err(e) => Err(e),
     }
-    let object = match context.store.get(&layout::witness(session)?).await {
-        Ok(object) => object,
-        Err(e) if e.kind() == ErrorKind::Damaged => return Ok(false),
-        Err(e) => return Err(e),
-    };
-    Ok(witness::open(&context.keyring, session, &object).is_ok_and(|witness| witness.backup == record.id))
 }

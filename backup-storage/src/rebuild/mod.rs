@@ -80,7 +80,7 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
     // What the open repository remembers may be older than whatever happened.
     let cache = Arc::new(PackCache::new(Arc::clone(context)));
     work.started(Phase::Inspect, Some(listing.packs.len() as u64), Unit::Items);
-    let Found { mut backups, mut skipped } = find::find(context, &cache, &listing, work).await?;
+    let Found { mut backups, mut skipped, generation: witnessed } = find::find(context, &cache, &listing, work).await?;
     work.ended(Phase::Inspect);
     // What others reuse comes first, and what was begun earlier has the smaller id.
     backups.sort_by_key(|backup| (backup.record.ended_at, backup.record.id));
@@ -93,7 +93,10 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
         created_at: context.env.now(),
         objects,
     };
-    let newest = journal.listing().await?.last_key_value().map_or(0, |(generation, _)| *generation);
+    // Numbers are never used twice, also not those of generations that are gone without a trace but what witnesses tell:
+    // writers may still remember them.
+    let listed = journal.listing().await?.last_key_value().map_or(1, |(generation, _)| *generation);
+    let newest = listed.max(witnessed);
     let generation =
         newest.checked_add(1).ok_or_else(|| Error::internal("the catalog cannot have another generation"))?;
     let mut entries = entries(&backups)?.into_iter();
