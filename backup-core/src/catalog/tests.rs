@@ -83,6 +83,19 @@ fn a_backup_may_reuse_only_known_sessions() {
     assert_eq!(catalog.backups().count(), 2);
 }
 
+#[test]
+fn a_recovered_backup_makes_what_it_reuses_known_and_harmless() {
+    let recovered = |n, reused: &[u8]| Event::BackupRecovered { record: Box::new(record(n, None, reused)) };
+    let mut catalog = fold(&[recovered(2, &[1, 7])]).unwrap();
+    assert_eq!(catalog.session(session(7)), Some(&SessionState::Closed(CloseReason::Fenced)));
+    assert!(catalog.apply(&committed(7)).is_err(), "what was never opened here must not commit");
+    // Found later, a session is what it was.
+    catalog.apply(&recovered(1, &[])).unwrap();
+    assert!(matches!(catalog.session(session(1)), Some(SessionState::Committed(_))));
+    assert!(matches!(catalog.apply(&recovered(1, &[9])), Err(Rejected::BackupExists(_))));
+    assert_eq!(catalog.session(session(9)), None);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let n = 0..4u8;
     prop_oneof![

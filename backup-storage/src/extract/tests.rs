@@ -188,7 +188,11 @@ fn happen(root: &Path, outside: &Path, names: &[String], which: prop::sample::In
             fs::write(&at, bytes).unwrap();
         }
         Mishap::Remove | Mishap::BecomeLink | Mishap::BecomeFolder => {
-            if facts.is_dir() { fs::remove_dir_all(&at).unwrap() } else { fs::remove_file(&at).unwrap() }
+            if facts.is_dir() {
+                fs::remove_dir_all(&at).unwrap();
+            } else {
+                fs::remove_file(&at).unwrap();
+            }
             match mishap {
                 Mishap::BecomeLink => symlink(outside, &at).unwrap(),
                 Mishap::BecomeFolder => {
