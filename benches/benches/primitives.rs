@@ -47,11 +47,11 @@ fn kernels(c: &mut Criterion) {
         let mut group = c.benchmark_group("segment");
         group.throughput(Throughput::Bytes(MIB as u64));
         group.bench_function(BenchmarkId::new("compress", name), |b| {
-            b.iter(|| kernels.compress(black_box(&content)).unwrap())
+            b.iter(|| kernels.compress(black_box(&content)).unwrap());
         });
         let before = vec![[0; 16]; 8];
         group.bench_function(BenchmarkId::new("diff", name), |b| {
-            b.iter(|| kernels.diff(black_box(&content), &before).unwrap())
+            b.iter(|| kernels.diff(black_box(&content), &before).unwrap());
         });
     }
     for suite in Suite::ALL {

@@ -17,3 +17,8 @@ pub mod human;
 pub mod progress;
 pub mod signals;
 pub mod table;
+
+/// The README's example, compiled as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
