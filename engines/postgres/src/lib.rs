@@ -6,11 +6,18 @@
 //! files and pages count), *which log belongs to it* (positions, timelines, segment names), and *the conversation with
 //! the server* that ties the two together.
 //!
+//! [`PostgresEngine`] brings them together: a running cluster as something that [`backup_core::run`] backs up, a directory
+//! as something that it restores into. Two ways lead in. *Local* reads the data directory in parallel between the start and
+//! the stop of a backup; *protocol* has the server send it. Both give the same backup: complete, restorable alone, with the
+//! log from its start to its end inside. What a restore writes starts with the stock server, becomes a primary on a timeline
+//! of its own, and keeps nothing of the recovery behind.
+//!
 //! Everything that parses is pure, bounded by its input and never panics; everything that waits has a limit. Supported are
 //! servers of the major versions [`ServerVersion::OLDEST`] to [`ServerVersion::NEWEST`], and nothing else: a version that
 //! this crate has not been proven with is refused before anything is read.
 //!
 //! # The rooms
+//! - [`PostgresEngine`] and [`PostgresSettings`]: the engine and what it is told.
 //! - [`conn`]: where a server is and who we are, in libpq's words: connection strings, environment, password file.
 //! - [`wire`]: a session: simple queries, replication commands, slots, COPY in all directions; TLS and SCRAM.
 //! - [`basebackup`]: `BASE_BACKUP` as one stream of events for every version.
@@ -21,6 +28,33 @@
 //! - [`exclude`]: which files are no part of a backup.
 //!
 //! # Example
+//! ```no_run
+//! use backup_core::engine::Work;
+//! use backup_core::entry::Selector;
+//! use backup_core::repository::Repository;
+//! use backup_core::{RecoveryTarget, Result, run};
+//! use backup_postgres::{PostgresEngine, PostgresSettings};
+//!
+//! # async fn example(repository: &dyn Repository) -> Result<()> {
+//! let work = Work::default();
+//! let source = PostgresEngine::new(PostgresSettings::default().url("host=/run/postgresql user=backup"))?;
+//! let backup = run::backup(repository, &source, run::BackupOptions::default(), &work).await?;
+//! println!("{} bytes, of which {} were new", backup.data_bytes, backup.new_bytes);
+//!
+//! let target = PostgresEngine::new(
+//!     PostgresSettings::default().data_dir("/srv/restored").tablespace("/mnt/fast/pg", "/srv/restored-fast"),
+//! )?;
+//! let goal = RecoveryTarget::backup(backup.id);
+//! let plan = run::plan_restore(repository, &target, goal, Selector::all(), &work).await?;
+//! for blocker in plan.blockers() {
+//!     println!("would be refused: {blocker}");
+//! }
+//! run::restore(&target, &plan, &work).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The rooms below stand alone, too. A base backup without the engine:
 //! ```no_run
 //! use backup_postgres::basebackup::{BaseBackup, BaseBackupOptions, Event};
 //! use backup_postgres::conn::Settings;

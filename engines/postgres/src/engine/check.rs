@@ -9,7 +9,7 @@ use backup_core::{BackupSourceExt, Finding, Result, Severity};
 use futures::stream::StreamExt;
 
 use super::facts::{self, Facts};
-use super::pages;
+use super::{ending, pages};
 use crate::control::ControlFile;
 use crate::label::BackupLabel;
 use crate::lsn::Lsn;
@@ -110,6 +110,10 @@ impl Checker<'_> {
     async fn wal(&mut self, facts: &Facts) -> Result<()> {
         let size = facts.wal_segment_size;
         let mut at = size.floor(facts.start);
+        if ending::last_record(self.source, facts).await?.is_none() {
+            let text = format!("has no record that ends at {}, where the backup ends", facts.stop);
+            self.found(Severity::Warning, "wal-end", "pg_wal", text);
+        }
         while at < facts.stop {
             let segment = size.name(facts.timeline, at);
             at = Lsn(at.0 + size.bytes());

@@ -2,6 +2,7 @@
 
 mod assess;
 mod check;
+mod ending;
 mod facts;
 mod label;
 mod local;

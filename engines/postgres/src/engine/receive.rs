@@ -43,6 +43,12 @@ pub(super) async fn store(
     start: Lsn,
     stop: Lsn,
 ) -> Result<()> {
+    // A walsender of version 13 on a standby knows its timeline only after it was asked.
+    let identity = session.identify_system().await?;
+    if identity.system_id != server.system_id {
+        let text = format!("another cluster answers, with system identifier {}", identity.system_id);
+        return Err(backup_core::Error::conflict(text));
+    }
     if timeline.get() > 1 {
         match session.timeline_history(timeline).await {
             Ok((_, content)) => {

@@ -4,9 +4,9 @@
 //! Until then a marker names the backup, so that the same restore can be repeated and fetches only what is missing.
 //!
 //! The restored cluster replays the log that the backup contains up to the backup's end and becomes a primary on a timeline
-//! of its own, so that its log can never be mistaken for the source's. It is started as a standby without a source, with
-//! `recovery_target = 'immediate'` and the action `promote` ("Recovery Target" in the manual): there is no command to run and
-//! the end of the log cannot be mistaken for the target.
+//! of its own, so that its log can never be mistaken for the source's. It is started as a standby without a source, with the
+//! last record of the backup as target and the action `promote` ("Recovery Target" in the manual): there is no command to
+//! run, and a log that ends too early cannot be mistaken for the whole.
 //!
 //! These settings must not outlive the recovery: a standby that is made of the restored server would promote itself. They
 //! stand in `standby.signal`, whose content the server ignores and which it removes when recovery has ended, and
@@ -21,12 +21,12 @@ use backup_core::engine::{Existing, Extract, RestoreContext, Restored};
 use backup_core::entry::EntryPath;
 use backup_core::{BackupId, BackupSourceExt, Error, Finding, Goal, Result, Severity};
 
-use super::assess;
 use super::facts::Facts;
-use super::pages;
 use super::settings::PostgresSettings;
 use super::target::{self, MARKER, Placed};
+use super::{assess, ending, pages};
 use crate::control::ControlFile;
+use crate::lsn::Lsn;
 
 const CONTROL: &str = "global/pg_control";
 const AUTO_CONF: &str = "postgresql.auto.conf";
@@ -36,8 +36,8 @@ const INCLUDE: [&str; 2] = [
     "# recovery settings of a restore; the server removes the file when recovery has ended",
     "include_if_exists 'standby.signal'",
 ];
-/// The settings of the recovery. Whatever the source had configured for its own must not act here. The target is set last:
-/// a server refuses a second kind of target after a first, even an empty one.
+/// The settings of the recovery but for its target. Whatever the source had configured for its own must not act here. The
+/// target comes last: a server refuses a second kind of target after a first, even an empty one.
 const RECOVERY: &str = "\
 primary_conninfo = ''
 primary_slot_name = ''
@@ -45,14 +45,17 @@ restore_command = ''
 archive_cleanup_command = ''
 recovery_end_command = ''
 recovery_min_apply_delay = 0
-recovery_target_lsn = ''
+recovery_target_inclusive = on
+recovery_target_timeline = 'current'
+recovery_target_action = 'promote'
 recovery_target_name = ''
 recovery_target_time = ''
 recovery_target_xid = ''
-recovery_target = 'immediate'
-recovery_target_timeline = 'current'
-recovery_target_action = 'promote'
 ";
+
+/// What recovery also needs where a tablespace lies in `pg_tblspc` itself. Servers that have no such tablespaces do not know
+/// the setting.
+const IN_PLACE: &str = "allow_in_place_tablespaces = on\n";
 
 /// Entries that a restore writes by itself or not at all. `tablespace_map` only has links made, which are made here.
 const OWN: [&str; 5] = [CONTROL, AUTO_CONF, SIGNAL, "recovery.signal", "tablespace_map"];
@@ -84,7 +87,8 @@ pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) ->
         Some(_) => cx.source().read_small(&EntryPath::new(AUTO_CONF)?, 16 << 20).await?,
         None => bytes::Bytes::new(),
     };
-    let target = Order { backup: record.id, dir, placed, mode: facts.mode };
+    let last_record = ending::last_record(&**cx.source(), &facts).await?;
+    let target = Order { backup: record.id, dir, placed, mode: facts.mode, last_record };
     let fresh = {
         let target = target.clone();
         blocking(move || target.begin()).await?
@@ -160,6 +164,8 @@ struct Order {
     placed: Vec<Placed>,
     /// Permissions of the data directory.
     mode: u32,
+    /// Where the last record of the log begins, if it was found.
+    last_record: Option<Lsn>,
 }
 
 impl Order {
@@ -171,6 +177,14 @@ impl Order {
     /// Permissions of files that belong to everyone who may enter the data directory.
     fn file_mode(&self) -> u32 {
         self.mode & 0o660
+    }
+
+    /// Where recovery stops: behind the last record of the backup.
+    fn target(&self) -> String {
+        match self.last_record {
+            Some(begin) => format!("recovery_target = ''\nrecovery_target_lsn = '{begin}'\n"),
+            None => "recovery_target_lsn = ''\nrecovery_target = 'immediate'\n".to_owned(),
+        }
     }
 
     /// Makes the target unable to start and marks it. True when there was nothing in it.
@@ -216,7 +230,9 @@ impl Order {
             at(&link, std::os::unix::fs::symlink(&tablespace.dir, &link))?;
         }
         sync_dir(&links)?;
-        write(dir, SIGNAL, RECOVERY.as_bytes(), mode)?;
+        let in_place = at(&links, in_place(&links))?;
+        let recovery = [RECOVERY, if in_place { IN_PLACE } else { "" }, &self.target()].concat();
+        write(dir, SIGNAL, recovery.as_bytes(), mode)?;
         write(dir, AUTO_CONF, &auto_conf(stored_auto_conf), mode)?;
         for folder in self.roots() {
             adopt(folder)?;
@@ -254,6 +270,16 @@ fn auto_conf(stored: &[u8]) -> Vec<u8> {
         out.push(b'\n');
     }
     out
+}
+
+/// Whether a tablespace lies in `pg_tblspc` itself.
+fn in_place(links: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(links)? {
+        if entry?.file_type()?.is_dir() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// To whom root gives what it has written into `root`: the owner of the directory, unless that is root too.

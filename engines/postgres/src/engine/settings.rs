@@ -51,7 +51,7 @@ pub enum Checkpoint {
 }
 
 /// One deployment of PostgreSQL: a running cluster to back up, or a directory to restore into. Data, not components.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct PostgresSettings {
@@ -68,6 +68,20 @@ pub struct PostgresSettings {
     pub delta: bool,
     /// The checkpoint that a backup begins with.
     pub checkpoint: Checkpoint,
+}
+
+impl fmt::Debug for PostgresSettings {
+    /// Without the connection string, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresSettings")
+            .field("url", &self.url.as_ref().map(|_| format_args!("..")))
+            .field("data_dir", &self.data_dir)
+            .field("method", &self.method)
+            .field("tablespaces", &self.tablespaces)
+            .field("delta", &self.delta)
+            .field("checkpoint", &self.checkpoint)
+            .finish()
+    }
 }
 
 impl PostgresSettings {

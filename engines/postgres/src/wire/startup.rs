@@ -34,10 +34,13 @@ pub(super) async fn start(
     kind: SessionKind,
 ) -> Result<Started> {
     let database = settings.database.clone().unwrap_or_else(|| settings.user.clone());
+    // A physical replication session has no database and so no encoding. Told UTF8, a server up to 16 fails with 22021 as
+    // soon as it warns of a file whose name is anything else.
+    let encoding = if kind == SessionKind::Replication { "SQL_ASCII" } else { "UTF8" };
     let mut parameters = vec![
         ("user", settings.user.as_str()),
         ("application_name", settings.application_name.as_str()),
-        ("client_encoding", "UTF8"),
+        ("client_encoding", encoding),
         // What is parsed must not depend on the role's or the database's settings.
         ("DateStyle", "ISO"),
         ("TimeZone", "UTC"),

@@ -39,7 +39,7 @@ impl EngineHarness for Harness {
              update log set line = reverse(line) where step = {step} - 1;
              create table made_in_{step} as select {step} as step;
              drop table if exists made_in_{old}",
-            old = i64::from(step) - 2
+            old = step.saturating_sub(2)
         );
         client.batch_execute(&sql).await.unwrap();
     }

@@ -49,7 +49,7 @@ impl Vault {
     }
 
     pub(crate) async fn backup(&self, engine: &PostgresEngine) -> BackupRecord {
-        self.try_backup(engine, BackupOptions::default()).await.unwrap()
+        self.try_backup(engine, BackupOptions::default()).await.unwrap_or_else(|e| panic!("{engine:?}: {e:?}"))
     }
 
     pub(crate) async fn try_backup(&self, engine: &PostgresEngine, options: BackupOptions) -> Result<BackupRecord> {

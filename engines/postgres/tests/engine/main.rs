@@ -9,5 +9,7 @@ mod harness;
 mod pages;
 mod refusals;
 mod roundtrip;
+mod shapes;
 mod standby;
+mod storage;
 mod unread;

@@ -28,7 +28,7 @@ async fn by_size_and_time() {
         std::fs::write(&path, content).unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
     };
-    let recent = SystemTime::from(std::fs::metadata(&folder).unwrap().modified().unwrap());
+    let recent = std::fs::metadata(&folder).unwrap().modified().unwrap();
     let old = recent - Duration::from_secs(3600);
     // A time in the future proves nothing, as one just before the parent began does not.
     let future = recent + Duration::from_secs(3600);
