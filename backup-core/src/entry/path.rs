@@ -174,8 +174,8 @@ mod tests {
         #[test]
         fn joined_paths_stay_below_the_root(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(path) = EntryPath::new(bytes) {
-                let joined = path.under(Path::new("/root/dir"));
-                prop_assert!(joined.starts_with("/root/dir"));
+                let joined = path.under(Path::new("/target/dir"));
+                prop_assert!(joined.starts_with("/target/dir"));
                 prop_assert!(joined.components().all(|c| !matches!(c, std::path::Component::ParentDir)));
             }
         }
