@@ -28,6 +28,8 @@ use crate::wire::{Session, SessionKind};
 const IN_FLIGHT: usize = 16;
 /// How long the server may send nothing while it reads files.
 const SILENCE: Duration = Duration::from_secs(300);
+/// Exempts a session from what the server may have configured for idle ones.
+const IDLE: &str = " -c idle_session_timeout=0";
 /// Messages of the server have at most 32 KiB; so much is handed on at a time.
 const PIECE: usize = 256 << 10;
 
@@ -38,7 +40,11 @@ pub(super) async fn backup(
     server: &Server,
     name: &str,
 ) -> Result<Taken> {
-    let connection = probe::connection(settings)?;
+    let mut connection = probe::connection(settings)?;
+    if server.version.major() >= 14 {
+        // The session that holds the slot is idle for as long as the files take.
+        connection.options = Some([connection.options.as_deref().unwrap_or_default(), IDLE].concat());
+    }
     // A slot of its own session keeps the log until it has been fetched.
     let mut log = Session::connect(&connection, SessionKind::Replication).await?;
     let slot = format!("backup_{name}");

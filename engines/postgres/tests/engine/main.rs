@@ -12,4 +12,5 @@ mod roundtrip;
 mod shapes;
 mod standby;
 mod storage;
+mod unprivileged;
 mod unread;

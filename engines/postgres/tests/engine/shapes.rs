@@ -141,3 +141,17 @@ async fn configuration_elsewhere() {
         assert_eq!(digest_of(&target).await, digest(&server).await);
     }
 }
+
+/// A server that ends whoever is slow or idle does not end a backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn impatient_servers() {
+    let built = Postgres::builder(PgVersion::V17).setting("idle_session_timeout", "50ms");
+    let server = require_or_skip!(built.setting("statement_timeout", "200ms").start().await);
+    for method in METHODS {
+        let vault = Vault::memory();
+        let record = vault.backup(&engine(&server, method)).await;
+        let target = Target::new(PgVersion::V17);
+        target.restore(&vault, &record).await.unwrap();
+        target.open().await;
+    }
+}

@@ -29,19 +29,19 @@ fn key() -> RawKey {
     RawKey::take(&mut [7; 32])
 }
 
-async fn create(store: &Store) -> Vault {
+pub(crate) async fn create(store: &Store) -> Vault {
     let (options, settings) = (CreateOptions::default(), RepositorySettings::default());
     let made = Repository::create(store, service(), vec![key().into()], options, &settings, Env::system()).await;
     Vault(Arc::new(made.unwrap()))
 }
 
-async fn open(store: &Store) -> Vault {
+pub(crate) async fn open(store: &Store) -> Vault {
     let settings = RepositorySettings::default();
     let opened = Repository::open(store, service(), Identity::from(key()), &settings, Env::system()).await;
     Vault(Arc::new(opened.unwrap()))
 }
 
-fn on_disk(dir: &Path) -> Store {
+pub(crate) fn on_disk(dir: &Path) -> Store {
     Store::open(&format!("file://{}", dir.display()), &StoreSettings::default()).unwrap()
 }
 
