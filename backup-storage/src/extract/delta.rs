@@ -63,7 +63,7 @@ pub(super) fn compare(
         file.set_len(content.len)?;
     }
     let there = had.min(content.len);
-    let mut buffer = vec![0; SEGMENT];
+    let mut buffer = vec![0; content.len.min(SEGMENT as u64) as usize];
     let mut differing: Vec<Range<u64>> = Vec::new();
     let mut differs = |range: Range<u64>| match differing.last_mut() {
         Some(last) if last.end == range.start => last.end = range.end,

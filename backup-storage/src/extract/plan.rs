@@ -17,7 +17,7 @@ use super::hands::Hands;
 use super::place::Place;
 use super::tree::Tree;
 use crate::error::Result;
-use crate::manifest::ManifestEntry;
+use crate::manifest::{Extent, ManifestEntry};
 use crate::pack::SEGMENT;
 use crate::reader::BackupReader;
 
@@ -121,49 +121,49 @@ impl Planner<'_> {
     async fn entry(&self, entry: ManifestEntry) -> Result<Planned> {
         let place = self.tree.places.locate(&entry.meta.path);
         let extents = self.reader.content(&entry).await?;
-        let (mut made, mut zeroed) = (false, 0);
-        let standing = if self.delta {
-            let (tree, place) = (Arc::clone(self.tree), place.clone());
-            self.hands.run(move |_| delta::standing(&tree, &place)).await?
+        let (made, missing, zeroed) = if self.delta {
+            self.compared(&entry, &place, extents).await?
         } else {
-            None
-        };
-        let missing = match standing {
-            Some(file) => {
-                let key = self.reader.context().keyring.hash_key(EpochId(entry.blocks.epoch()))?.clone();
-                let hashes = self.reader.block_map(&entry).await?;
-                let content = Content { len: entry.len, extents, hashes, key };
-                let (work, tree, at) = (self.work.clone(), Arc::clone(self.tree), place.clone());
-                let mode = entry.meta.mode;
-                let difference = self.hands.run(move |stop| {
-                    let compared = |bytes| work.advanced(Phase::Compare, bytes);
-                    let outcome = delta::compare(&file, &content, stop, compared).and_then(|difference| {
-                        if difference.missing.is_empty() {
-                            set_mode(&file, mode)?;
-                        }
-                        Ok(difference)
-                    });
-                    outcome.map_err(|failure| match failure {
-                        Failure::Io(error) => tree.failed(&at, error),
-                        Failure::Other(error) => error,
-                    })
-                });
-                let difference = difference.await?;
-                made = true;
-                zeroed = difference.zeroed;
-                difference.missing
-            }
-            None => {
-                if self.delta {
-                    self.work.advanced(Phase::Compare, entry.len);
-                }
-                delta::stored(&extents, 0)
-            }
+            (false, delta::stored(&extents, 0), 0)
         };
         let left = missing.iter().map(segments).fold(0, u32::saturating_add);
         let target =
             Target { place, mode: entry.meta.mode, len: entry.len, made: Mutex::new(made), left: AtomicU32::new(left) };
         Ok(Planned { target, missing, zeroed })
+    }
+
+    /// Whether the file of `entry` is there, what it lacks, and how many bytes of it were set to zero.
+    async fn compared(
+        &self,
+        entry: &ManifestEntry,
+        place: &Place,
+        extents: Vec<Extent>,
+    ) -> Result<(bool, Vec<Missing>, u64)> {
+        let key = self.reader.context().keyring.hash_key(EpochId(entry.blocks.epoch()))?.clone();
+        let hashes = self.reader.block_map(entry).await?;
+        let content = Content { len: entry.len, extents, hashes, key };
+        let (work, tree, place) = (self.work.clone(), Arc::clone(self.tree), place.clone());
+        let mode = entry.meta.mode;
+        self.hands
+            .run(move |stop| {
+                let Some(file) = delta::standing(&tree, &place)? else {
+                    work.advanced(Phase::Compare, content.len);
+                    return Ok((false, delta::stored(&content.extents, 0), 0));
+                };
+                let compared = |bytes| work.advanced(Phase::Compare, bytes);
+                let difference = delta::compare(&file, &content, stop, compared).and_then(|difference| {
+                    if difference.missing.is_empty() {
+                        set_mode(&file, mode)?;
+                    }
+                    Ok(difference)
+                });
+                let difference = difference.map_err(|failure| match failure {
+                    Failure::Io(error) => tree.failed(&place, error),
+                    Failure::Other(error) => error,
+                })?;
+                Ok((true, difference.missing, difference.zeroed))
+            })
+            .await
     }
 }
 
