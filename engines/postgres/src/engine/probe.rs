@@ -88,6 +88,15 @@ pub(super) async fn probe(settings: &PostgresSettings) -> Result<(Session, Serve
              FROM pg_control_system() s, pg_control_checkpoint() i, pg_control_init() n",
         )
         .await?;
+    let (start, stop) = if version.major() >= 15 {
+        ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)")
+    } else {
+        ("pg_start_backup(text, boolean, boolean)", "pg_stop_backup(boolean, boolean)")
+    };
+    let may = format!(
+        "SELECT has_function_privilege('{start}', 'EXECUTE') AND has_function_privilege('{stop}', 'EXECUTE') AS may"
+    );
+    let may_start = session.query_one(&may).await?.required("may")? == "t";
     let timeline: u32 = row.parse("timeline_id")?;
     let mut findings = Vec::new();
     if row.required("wal_level")? == "minimal" {
@@ -129,7 +138,10 @@ pub(super) async fn probe(settings: &PostgresSettings) -> Result<(Session, Serve
     let mode = u32::from_str_radix(row.required("mode")?, 8)
         .map_err(|e| Error::damaged("the mode of the data directory is not a number").with_source(e))?;
     let running = Running { system_id, started, port: row.parse("port")? };
-    let local = locate(&mut session, settings, running).await?;
+    let local = match locate(&mut session, settings, running).await? {
+        Ok(_) if !may_start => Err(format!("the role may not execute {start} and {stop}")),
+        found => found,
+    };
     let server = Server {
         version,
         system_id,

@@ -57,8 +57,9 @@ recovery_target_xid = ''
 /// the setting.
 const IN_PLACE: &str = "allow_in_place_tablespaces = on\n";
 
-/// Entries that a restore writes by itself or not at all. `tablespace_map` only has links made, which are made here.
-const OWN: [&str; 5] = [CONTROL, AUTO_CONF, SIGNAL, "recovery.signal", "tablespace_map"];
+/// Files that would have the server do something else than what is restored here: recover from another place, or make links
+/// of tablespaces as they were. Neither taken from the backup nor left in the target.
+const MISLEADING: [&str; 3] = [SIGNAL, "recovery.signal", "tablespace_map"];
 
 /// Writes the context's source into the data directory.
 pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) -> Result<Restored> {
@@ -94,7 +95,8 @@ pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) ->
         blocking(move || target.begin()).await?
     };
 
-    let own = OWN.iter().map(|path| EntryPath::new(*path)).collect::<Result<Vec<_>>>()?;
+    let own =
+        [CONTROL, AUTO_CONF].iter().chain(&MISLEADING).map(|path| EntryPath::new(*path)).collect::<Result<Vec<_>>>()?;
     let kept = [MARKER, AUTO_CONF].iter().map(|path| EntryPath::new(*path)).collect::<Result<Vec<_>>>()?;
     let links = target.placed.iter().map(Placed::entry).collect::<Result<Vec<_>>>()?;
     let existing = if fresh { Existing::Refuse } else { Existing::Delta };
@@ -199,6 +201,9 @@ impl Order {
         }
         for folder in self.roots() {
             write(folder, MARKER, format!("{}\n", self.backup).as_bytes(), 0o600)?;
+        }
+        for name in MISLEADING {
+            remove(&self.dir.join(name))?;
         }
         // Links of tablespaces from before would lead a rewriting restore elsewhere. They go after the marks, by which a
         // repeated restore knows the directories again.

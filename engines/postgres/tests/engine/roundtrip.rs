@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use backup_core::BackupEngine;
 use backup_core::catalog::{BackupKind, BackupRecord};
-use backup_postgres::Method;
+use backup_postgres::{Method, PostgresEngine};
 use backup_testkit::pgbench::{Bank, BankState};
 use backup_testkit::{PgVersion, Postgres, StopMode, require_or_skip, versions_under_test};
 
-use crate::harness::{METHODS, PATIENCE, Target, Vault, beside, digest, engine, value};
+use crate::harness::{METHODS, PATIENCE, Target, Vault, beside, digest, engine, settings, value};
 
 /// What a database of every kind of object is made of, besides the bank.
 async fn furnish(server: &Postgres) {
@@ -159,6 +159,17 @@ both_ways![v13: V13, v14: V14, v15: V15, v16: V16, v17: V17, v18: V18];
 #[tokio::test(flavor = "multi_thread")]
 async fn the_way_is_chosen() {
     let server = require_or_skip!(Postgres::builder(PgVersion::V17).start().await);
-    let alone = backup_postgres::PostgresEngine::new(crate::harness::settings(&server)).unwrap();
+    let alone = PostgresEngine::new(settings(&server)).unwrap();
     assert_eq!(alone.inspect().await.unwrap().method, "local");
+
+    // A role that may only replicate reads through the server, also where the directory could be seen.
+    let client = server.connect("postgres").await.unwrap();
+    client
+        .batch_execute("create role streamer login replication password 'x' in role pg_read_all_settings")
+        .await
+        .unwrap();
+    let url = format!("host=127.0.0.1 port={} user=streamer password=x dbname=postgres", server.port());
+    let streamer = PostgresEngine::new(settings(&server).url(url)).unwrap();
+    assert_eq!(streamer.inspect().await.unwrap().method, "protocol");
+    Vault::memory().backup(&streamer).await;
 }
