@@ -213,8 +213,8 @@ impl Repository {
     /// When dropped, a new generation has been begun or not; repeated, it begins a further one.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) when somebody else does the same at the same time,
-    /// [`Unavailable`](ErrorKind::Unavailable).
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when somebody else does the same at the same time,
+    /// [`Unavailable`](crate::error::ErrorKind::Unavailable).
     #[tracing::instrument(skip_all, fields(service = %self.context.service))]
     pub async fn rebuild_catalog(&self, work: &Work) -> Result<Rebuilt> {
         crate::rebuild::rebuild(&self.context, &self.journal, work).await
