@@ -24,6 +24,7 @@ pub mod entry;
 pub mod env;
 mod error;
 mod id;
+pub mod log;
 pub mod observe;
 mod position;
 pub mod repository;

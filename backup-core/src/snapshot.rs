@@ -146,6 +146,10 @@ pub struct Snapshot {
     /// Facts that only the engine itself reads back, by stable names.
     #[n(11)]
     pub facts: BTreeMap<String, String>,
+    /// The moment of `stop`, by the clock of the source, where it tells: everything in the backup was committed by then. In whole
+    /// microseconds since 1970.
+    #[n(12)]
+    pub stopped_at: Option<i64>,
 }
 
 impl Snapshot {
@@ -171,7 +175,22 @@ impl Snapshot {
             findings: Vec::new(),
             lossy: Vec::new(),
             facts: BTreeMap::new(),
+            stopped_at: None,
         }
+    }
+
+    /// Sets the moment of the stop position by the source's clock.
+    #[must_use]
+    pub fn with_stopped_at(mut self, at: Timestamp) -> Self {
+        self.stopped_at = Some(at.as_microsecond());
+        self
+    }
+
+    /// The moment from which the restored data is consistent: by the source's clock where it is known, by that of this library's
+    /// host otherwise.
+    #[must_use]
+    pub fn consistent_at(&self) -> Timestamp {
+        self.stopped_at.and_then(|at| Timestamp::from_microsecond(at).ok()).unwrap_or(self.ended_at)
     }
 
     /// Sets the first needed and the first consistent log position.

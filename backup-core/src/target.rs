@@ -20,6 +20,8 @@ pub enum Goal {
     Position(String),
     /// A restore point that was named in the engine.
     Named(String),
+    /// The end of this transaction, in the engine's notation of its name.
+    Transaction(String),
 }
 
 /// A [`Goal`] and whether the change that lies exactly on it is included.
@@ -66,6 +68,7 @@ impl fmt::Display for RecoveryTarget {
             Goal::Time(time) => write!(f, "time {time}"),
             Goal::Position(text) => write!(f, "position {text}"),
             Goal::Named(name) => write!(f, "restore point {name}"),
+            Goal::Transaction(name) => write!(f, "transaction {name}"),
         }?;
         if self.inclusive { Ok(()) } else { f.write_str(" (exclusive)") }
     }

@@ -5,6 +5,7 @@
 //! [`Rejected`] and leaves the state as it was: a writer that lost a race folds what others committed, applies its own
 //! event again and learns from the rejection that it must not commit it.
 
+mod log;
 mod record;
 
 pub use record::{BackupKind, BackupRecord, ManifestRef, PackId, Totals};
@@ -16,6 +17,8 @@ use minicbor::{Decode, Encode};
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{BackupId, SessionId};
+use crate::log::{LineageRecord, LogEpoch, LogPurpose, LogState};
+use crate::position::Lineage;
 
 /// Why a session ended without a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, serde::Serialize)]
@@ -82,6 +85,93 @@ pub enum Event {
         #[n(0)]
         record: Box<BackupRecord>,
     },
+    /// A log writer begins. One that follows the stream fences the one before.
+    #[n(4)]
+    LogOpened {
+        /// Its number: the next one.
+        #[n(0)]
+        epoch: LogEpoch,
+        /// What it does.
+        #[n(1)]
+        purpose: LogPurpose,
+        /// When, by its own clock.
+        #[cbor(n(2), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// A log writer has ended, or was fenced: nothing that it stores beyond these ends counts.
+    #[n(5)]
+    LogSealed {
+        /// The writer.
+        #[n(0)]
+        epoch: LogEpoch,
+        /// Where its log ended, for each lineage that it wrote.
+        #[n(1)]
+        ends: BTreeMap<Lineage, u64>,
+        /// When, by the sealer's clock.
+        #[cbor(n(2), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// A lineage was met for the first time.
+    #[n(6)]
+    LineageAdded {
+        /// What is known of it.
+        #[n(0)]
+        record: Box<LineageRecord>,
+    },
+    /// Log was lost before it could be stored, or the history of the source was cut.
+    #[n(7)]
+    LogGap {
+        /// The lineage.
+        #[n(0)]
+        lineage: Lineage,
+        /// First missing offset.
+        #[n(1)]
+        start: u64,
+        /// Offset behind the last missing one; equal to the first where the history was cut.
+        #[n(2)]
+        end: u64,
+        /// Why, for people.
+        #[n(3)]
+        reason: String,
+        /// When it was noticed.
+        #[cbor(n(4), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// A stored object of the log was found damaged. It does not count any more.
+    #[n(8)]
+    LogDamaged {
+        /// Its name.
+        #[n(0)]
+        object: String,
+        /// The lineage that it held.
+        #[n(1)]
+        lineage: Lineage,
+        /// Its first offset.
+        #[n(2)]
+        start: u64,
+        /// The offset behind its last one.
+        #[n(3)]
+        end: u64,
+        /// What is wrong.
+        #[n(4)]
+        problem: String,
+        /// When it was noticed.
+        #[cbor(n(5), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// The log of a lineage before an offset is not kept any more.
+    #[n(9)]
+    LogExpired {
+        /// The lineage.
+        #[n(0)]
+        lineage: Lineage,
+        /// The first offset that is kept.
+        #[n(1)]
+        before: u64,
+        /// When.
+        #[cbor(n(2), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
 }
 
 /// Where a session stands.
@@ -134,6 +224,32 @@ pub enum Rejected {
         /// The session.
         session: SessionId,
     },
+    /// A log writer was opened by somebody else in the meantime.
+    #[error("log writer {0} was opened in the meantime")]
+    LogEpochTaken(LogEpoch),
+    /// A log writer was never opened.
+    #[error("log writer {0} is not known")]
+    LogEpochUnknown(LogEpoch),
+    /// A log writer was sealed already.
+    #[error("log writer {0} has ended")]
+    LogEpochSealed(LogEpoch),
+    /// A lineage is known, and what is known of it is something else.
+    #[error("lineage {0} is known with another source or origin")]
+    LineageDiffers(Lineage),
+    /// A lineage is known already.
+    #[error("lineage {0} is known already")]
+    LineageExists(Lineage),
+    /// A lineage was never met.
+    #[error("lineage {0} is not known")]
+    LineageUnknown(Lineage),
+    /// A range ends before it begins.
+    #[error("offsets {start} to {end} are no range")]
+    NoRange {
+        /// Its start.
+        start: u64,
+        /// Its end.
+        end: u64,
+    },
 }
 
 impl From<Rejected> for Error {
@@ -147,6 +263,7 @@ impl From<Rejected> for Error {
 pub struct Catalog {
     backups: BTreeMap<BackupId, BackupRecord>,
     sessions: BTreeMap<SessionId, SessionState>,
+    log: LogState,
 }
 
 impl Catalog {
@@ -196,8 +313,20 @@ impl Catalog {
                 }
                 self.insert(record)?;
             }
+            Event::LogOpened { .. }
+            | Event::LogSealed { .. }
+            | Event::LineageAdded { .. }
+            | Event::LogGap { .. }
+            | Event::LogDamaged { .. }
+            | Event::LogExpired { .. } => log::apply(&mut self.log, event)?,
         }
         Ok(())
+    }
+
+    /// What the journal tells of the log.
+    #[must_use]
+    pub fn log(&self) -> &LogState {
+        &self.log
     }
 
     fn open_session(&self, session: SessionId) -> Result<(), Rejected> {

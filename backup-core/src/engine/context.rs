@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::log::RestoreLog;
 use super::sink::BackupSink;
 use super::source::BackupSource;
 use crate::catalog::BackupRecord;
@@ -141,12 +142,13 @@ pub struct RestoreContext {
     source: Arc<dyn BackupSource>,
     target: RecoveryTarget,
     selector: Selector,
+    log: Option<RestoreLog>,
 }
 
 impl RestoreContext {
     /// A context that restores all of `source`.
     pub fn new(work: Work, source: Arc<dyn BackupSource>, target: RecoveryTarget) -> Self {
-        Self { work, source, target, selector: Selector::all() }
+        Self { work, source, target, selector: Selector::all(), log: None }
     }
 
     /// Restricts the restore to some entries; what that means is the engine's rule.
@@ -172,6 +174,19 @@ impl RestoreContext {
     #[must_use]
     pub fn target(&self) -> &RecoveryTarget {
         &self.target
+    }
+
+    /// Hands on the log behind the backup.
+    #[must_use]
+    pub fn with_log(mut self, log: Option<RestoreLog>) -> Self {
+        self.log = log;
+        self
+    }
+
+    /// The log behind the backup, up to where a restore may go. None when the backup is restored alone.
+    #[must_use]
+    pub fn log(&self) -> Option<&RestoreLog> {
+        self.log.as_ref()
     }
 
     /// Which entries are wanted.

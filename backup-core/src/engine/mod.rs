@@ -4,10 +4,13 @@
 //! [source](BackupSource) and returns facts.
 
 mod context;
+mod log;
 mod sink;
 mod source;
 
 pub use context::{BackupContext, CheckContext, RestoreContext, Work};
+pub(crate) use log::no_position;
+pub use log::{Imported, LogContext, LogEngine, LogOptions, LogSink, LogSource, RestoreLog, StatedPosition};
 pub use sink::{BackupSink, BackupSinkExt, BlockInspector, LocalFile, OnShrink, Put, Stored, Unchanged};
 pub use source::{BackupSource, BackupSourceExt, Existing, Extract, Extracted, Footprint};
 
@@ -157,4 +160,9 @@ pub trait BackupEngine: Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// When the backup cannot be read. What is wrong inside of it is a finding.
     async fn check(&self, cx: &CheckContext) -> Result<CheckReport>;
+
+    /// Its change stream, where it has one that can be captured.
+    fn log(&self) -> Option<&dyn LogEngine> {
+        None
+    }
 }

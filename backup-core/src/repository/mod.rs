@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::catalog::{BackupRecord, Catalog};
-use crate::engine::{BackupSink, BackupSource, Work};
+use crate::engine::{BackupSink, BackupSource, LogOptions, LogSink, LogSource, Work};
 use crate::error::Result;
 use crate::id::{BackupId, ServiceId, SessionId};
 use crate::snapshot::Snapshot;
@@ -65,6 +65,22 @@ pub trait Repository: Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// When checking itself was not possible.
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport>;
+
+    /// Opens a log writer. One that follows the stream fences the one before, which finds out before its next acknowledgement.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave a writer behind that never writes.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Damaged`](crate::ErrorKind::Damaged), and
+    /// [`Environment`](crate::ErrorKind::Environment) when the spool cannot be used.
+    async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>>;
+
+    /// The log that is stored as of now.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) or [`Damaged`](crate::ErrorKind::Damaged).
+    async fn log(&self) -> Result<Arc<dyn LogSource>>;
 }
 
 /// A backup in the making.

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{BackupRecord, Catalog};
-use crate::engine::{BackupEngine, BackupSource, CheckContext, CheckReport, Footprint, RestoreContext, Restored, Work};
+use super::choose::{Choice, Choices};
+use crate::catalog::BackupRecord;
+use crate::engine::{
+    BackupEngine, BackupSource, CheckContext, CheckReport, Footprint, RestoreContext, RestoreLog, Restored, Work,
+};
 use crate::entry::Selector;
 use crate::error::{Error, Result};
 use crate::id::BackupId;
 use crate::repository::Repository;
 use crate::snapshot::{Finding, Severity};
-use crate::target::{Goal, RecoveryTarget};
+use crate::target::RecoveryTarget;
 
 /// What a restore would do, before it does anything.
 #[derive(Debug, Clone)]
@@ -26,9 +29,16 @@ pub struct RestorePlan {
     /// What the engine says about the target. A [blocker](Severity::Blocker) means that the restore would be refused.
     pub findings: Vec<Finding>,
     source: Arc<dyn BackupSource>,
+    log: Option<RestoreLog>,
 }
 
 impl RestorePlan {
+    /// The log behind the backup, up to the last position that it can reach. The engine reads of it what the target needs.
+    #[must_use]
+    pub fn log(&self) -> Option<&RestoreLog> {
+        self.log.as_ref()
+    }
+
     /// Why the restore would be refused.
     pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|f| f.severity == Severity::Blocker)
@@ -48,15 +58,20 @@ pub async fn plan_restore(
     work: &Work,
 ) -> Result<RestorePlan> {
     let catalog = work.run(repository.catalog()).await?;
-    let backup = choose(&catalog, engine.descriptor().name, &target)?.clone();
+    let log = work.run(repository.log()).await?;
+    let choices = Choices { catalog: &catalog, log: &log, engine };
+    let Choice { backup, path } = work.run(choices.choose(&target)).await?;
+    let log = path.map(|path| RestoreLog::new(log, path));
     let source = work.run(repository.open(backup.id)).await?;
     let footprint = work.run(source.footprint(&selector)).await?;
     if footprint.entries == 0 && !selector.is_all() {
         return Err(Error::invalid(format!("the selection matches nothing in backup {}", backup.id)));
     }
-    let cx = RestoreContext::new(work.clone(), Arc::clone(&source), target.clone()).with_selector(selector.clone());
+    let cx = RestoreContext::new(work.clone(), Arc::clone(&source), target.clone())
+        .with_selector(selector.clone())
+        .with_log(log.clone());
     let findings = work.run(engine.assess_restore(&cx)).await?;
-    Ok(RestorePlan { backup, target, selector, footprint, findings, source })
+    Ok(RestorePlan { backup, target, selector, footprint, findings, source, log })
 }
 
 /// Does what `plan` says.
@@ -72,7 +87,8 @@ pub async fn restore(engine: &dyn BackupEngine, plan: &RestorePlan, work: &Work)
         return Err(Error::invalid(format!("restore into {engine} is refused: {blocker}")));
     }
     let cx = RestoreContext::new(work.clone(), Arc::clone(&plan.source), plan.target.clone())
-        .with_selector(plan.selector.clone());
+        .with_selector(plan.selector.clone())
+        .with_log(plan.log.clone());
     work.run(engine.restore(&cx)).await
 }
 
@@ -88,33 +104,4 @@ pub async fn check(
 ) -> Result<CheckReport> {
     let source = work.run(repository.open(backup)).await?;
     work.run(engine.check(&CheckContext::new(work.clone(), source))).await
-}
-
-fn choose<'a>(catalog: &'a Catalog, engine: &str, target: &RecoveryTarget) -> Result<&'a BackupRecord> {
-    match &target.goal {
-        Goal::Latest => catalog
-            .backups()
-            .filter(|b| b.snapshot.engine == engine)
-            .max_by_key(|b| (b.ended_at, b.id))
-            .ok_or_else(|| Error::invalid(format!("there is no {engine} backup to restore"))),
-        Goal::Backup(id) => {
-            let backup = catalog.backup(*id).ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?;
-            if backup.snapshot.engine != engine {
-                return Err(Error::invalid(format!(
-                    "backup {id} is of engine {}, not of {engine}",
-                    backup.snapshot.engine
-                )));
-            }
-            Ok(backup)
-        }
-        goal @ (Goal::Time(_) | Goal::Position(_) | Goal::Named(_)) => Err(Error::invalid(format!(
-            "{target} cannot be reached: no change log is captured for this service; only the ends of its backups can be \
-             restored, name one of them instead of {}",
-            match goal {
-                Goal::Time(_) => "a time",
-                Goal::Position(_) => "a position",
-                _ => "a restore point",
-            }
-        ))),
-    }
 }

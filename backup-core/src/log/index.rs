@@ -1,0 +1,228 @@
+//! The index of a stored piece of log: which moments and names it holds.
+//!
+//! Commit times are kept as samples of their running maximum: "of all commits that end by this offset, the latest has this
+//! time". That is the question of a recovery to a time, which stops at the *first* commit that is later than its target,
+//! whatever the clock did before and after. Samples are a second apart, so the exact record lies in little log.
+
+use jiff::{SignedDuration, Timestamp};
+use minicbor::{Decode, Encode};
+
+use super::mark::Mark;
+
+/// Samples nearer to each other than this are not kept.
+const APART: SignedDuration = SignedDuration::from_secs(1);
+/// An index has at most this many samples; beyond it every other one is dropped.
+const MOST_SAMPLES: usize = 4096;
+/// An index has at most this many names. A stretch with more is cut into several pieces by the writer or loses the rest.
+const MOST_NAMES: usize = 4096;
+
+/// The latest commit time of all commits of a piece that end by an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+pub struct TimeSample {
+    /// The offset.
+    #[n(0)]
+    pub offset: u64,
+    /// The latest commit time up to there.
+    #[cbor(n(1), with = "crate::cbor::timestamp")]
+    pub at: Timestamp,
+}
+
+/// A named place.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+pub struct NamedPoint {
+    /// End of the record that names it.
+    #[n(0)]
+    pub offset: u64,
+    /// The name.
+    #[n(1)]
+    pub name: String,
+    /// When it was named, by the source's clock.
+    #[cbor(n(2), with = "crate::cbor::timestamp")]
+    pub at: Timestamp,
+}
+
+/// What is known of a piece of log besides its bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+#[cbor(map)]
+#[non_exhaustive]
+pub struct LogIndex {
+    /// The running maximum of commit times, by offset.
+    #[n(0)]
+    pub samples: Vec<TimeSample>,
+    /// Named places, by offset.
+    #[n(1)]
+    pub names: Vec<NamedPoint>,
+    /// Everything that was committed by this moment of the source's clock is in the log up to the end of the piece.
+    #[n(2)]
+    pub as_of: Option<AsOf>,
+}
+
+/// A moment by itself, in its stored form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, serde::Serialize)]
+#[cbor(transparent)]
+#[serde(transparent)]
+pub struct AsOf(#[cbor(n(0), with = "crate::cbor::timestamp")] pub Timestamp);
+
+impl LogIndex {
+    /// The latest commit time in the piece.
+    #[must_use]
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.samples.last().map(|sample| sample.at)
+    }
+
+    /// The moment up to which a restore to the end of the piece has everything: what the source said, or its latest commit.
+    #[must_use]
+    pub fn known_until(&self) -> Option<Timestamp> {
+        self.as_of.map(|as_of| as_of.0).max(self.latest())
+    }
+
+    /// The offsets between which the first commit later than `time` ends: behind the first, at or before the second. None when
+    /// there is no such commit in the piece.
+    #[must_use]
+    pub fn first_later(&self, time: Timestamp) -> Option<(Option<u64>, u64)> {
+        let number = self.samples.iter().position(|sample| sample.at > time)?;
+        let before = number.checked_sub(1).map(|number| self.samples[number].offset);
+        Some((before, self.samples[number].offset))
+    }
+
+    /// The index of this piece with `next` behind it.
+    pub fn extend(&mut self, next: &Self) {
+        let mut builder = IndexBuilder { index: std::mem::take(self), pending: None };
+        for sample in &next.samples {
+            builder.commit(sample.offset, sample.at);
+        }
+        for name in &next.names {
+            builder.name(name.clone());
+        }
+        if let Some(AsOf(at)) = next.as_of {
+            builder.as_of(at);
+        }
+        *self = builder.finish();
+    }
+}
+
+/// Folds marks into an index, in the order of the log.
+#[derive(Debug, Clone, Default)]
+pub struct IndexBuilder {
+    index: LogIndex,
+    /// The newest maximum, which is not far enough from the last sample to be one.
+    pending: Option<TimeSample>,
+}
+
+impl IndexBuilder {
+    /// Adds a mark.
+    pub fn add(&mut self, mark: &Mark) {
+        match mark {
+            Mark::Commit { offset, at } => self.commit(*offset, *at),
+            Mark::Name { offset, name, at } => {
+                self.name(NamedPoint { offset: *offset, name: name.clone(), at: *at });
+            }
+            Mark::AsOf { at, .. } => self.as_of(*at),
+        }
+    }
+
+    fn commit(&mut self, offset: u64, at: Timestamp) {
+        let most = self.pending.or(self.index.samples.last().copied()).map(|sample| sample.at);
+        if most.is_some_and(|most| at <= most) {
+            return;
+        }
+        let sample = TimeSample { offset, at };
+        let apart = self.index.samples.last().is_none_or(|last| at.duration_since(last.at) >= APART);
+        if !apart {
+            self.pending = Some(sample);
+            return;
+        }
+        // The maximum just before a leap: without it a target inside of the leap would point at too much log.
+        if let Some(pending) = self.pending.take() {
+            self.index.samples.push(pending);
+        }
+        self.index.samples.push(sample);
+        if self.index.samples.len() > MOST_SAMPLES {
+            let mut number = 0;
+            let last = self.index.samples.len() - 1;
+            self.index.samples.retain(|_| {
+                number += 1;
+                number % 2 == 1 || number - 1 == last
+            });
+        }
+    }
+
+    fn name(&mut self, name: NamedPoint) {
+        if self.index.names.len() < MOST_NAMES {
+            self.index.names.push(name);
+        }
+    }
+
+    fn as_of(&mut self, at: Timestamp) {
+        self.index.as_of = self.index.as_of.max(Some(AsOf(at)));
+    }
+
+    /// Whether nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index == LogIndex::default() && self.pending.is_none()
+    }
+
+    /// The index.
+    #[must_use]
+    pub fn finish(mut self) -> LogIndex {
+        if let Some(pending) = self.pending.take() {
+            self.index.samples.push(pending);
+        }
+        self.index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millisecond(millis).unwrap()
+    }
+
+    fn index(commits: &[(u64, i64)]) -> LogIndex {
+        let mut builder = IndexBuilder::default();
+        for (offset, millis) in commits {
+            builder.add(&Mark::Commit { offset: *offset, at: at(*millis) });
+        }
+        builder.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_commit_beyond_a_time_lies_where_the_index_says(
+            steps in prop::collection::vec((1_u64..1000, -3000_i64..5000), 1..300),
+            target in -2000_i64..400_000,
+            cut in 0_usize..300,
+        ) {
+            let (mut offset, mut time) = (0, 0);
+            let commits: Vec<_> = steps.iter().map(|(by, later)| {
+                offset += by;
+                time += later;
+                (offset, time)
+            }).collect();
+            let cut = cut.min(commits.len());
+            let mut whole = index(&commits[..cut]);
+            whole.extend(&index(&commits[cut..]));
+            let first = commits.iter().find(|(_, millis)| *millis > target).map(|(offset, _)| *offset);
+            match (first, whole.first_later(at(target))) {
+                (None, None) => {}
+                (Some(first), Some((before, until))) => {
+                    prop_assert!(before.is_none_or(|before| before < first) && first <= until, "{first} {before:?} {until}");
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+            prop_assert_eq!(whole.latest(), commits.iter().map(|(_, millis)| at(*millis)).max());
+        }
+    }
+
+    #[test]
+    fn samples_stay_bounded_and_keep_the_end() {
+        let commits: Vec<_> = (0..20_000).map(|n| (n + 1, n as i64 * 2000)).collect();
+        let index = index(&commits);
+        assert!(index.samples.len() <= MOST_SAMPLES + 1);
+        assert_eq!(index.samples.last().unwrap().offset, 20_000);
+    }
+}
