@@ -13,6 +13,7 @@
 //!   that says so (`CreateOverwriteContrecordRecord`, `xlog.c`), and goes on from there.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -67,7 +68,6 @@ pub struct WalEnd {
 /// # assert_eq!(count(bytes::Bytes::new(), Lsn(0x100_0000))?, 0);
 /// # Ok::<(), backup_postgres::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct WalReader {
     format: WalFormat,
     checksums: bool,
@@ -99,7 +99,8 @@ enum State {
     Skipping(u64),
     /// What looks like the end, as soon as the page is zeros up to its own.
     Fading,
-    Ended(EndKind),
+    /// With where the record begins that was not complete by then.
+    Ended(EndKind, Option<Lsn>),
     Failed(String),
 }
 
@@ -203,6 +204,7 @@ impl WalReader {
     pub fn pending(&self) -> Option<Lsn> {
         match &self.state {
             State::Within(partial) => Some(Lsn(partial.start)),
+            State::Ended(_, pending) => *pending,
             State::Between if self.input.len > 0 && self.format.offset_in_page(self.at) != 0 => {
                 Some(Lsn(self.at))
             }
@@ -226,7 +228,7 @@ impl WalReader {
     #[must_use]
     pub fn end(&self) -> Option<WalEnd> {
         match self.state {
-            State::Ended(kind) => Some(WalEnd { at: self.position, kind }),
+            State::Ended(kind, _) => Some(WalEnd { at: self.position, kind }),
             _ => None,
         }
     }
@@ -234,14 +236,14 @@ impl WalReader {
     fn advance(&mut self) -> Result<Option<Record>, String> {
         loop {
             if self.format.offset_in_page(self.at) == 0
-                && !matches!(self.state, State::Skipping(_) | State::Ended(_) | State::Failed(_))
+                && !matches!(self.state, State::Skipping(_) | State::Ended(..) | State::Failed(_))
                 && !self.page()?
             {
                 return Ok(None);
             }
             match &mut self.state {
                 State::Failed(reason) => return Err(reason.clone()),
-                State::Ended(_) => {
+                State::Ended(..) => {
                     self.consume(self.input.len);
                     return Ok(None);
                 }
@@ -282,7 +284,7 @@ impl WalReader {
                         return Err(format!("{}: zeros where a record would begin, but not up to the page's end", Lsn(self.at)));
                     }
                     self.at += left as u64;
-                    self.state = State::Ended(EndKind::Zeros);
+                    self.state = State::Ended(EndKind::Zeros, None);
                 }
                 State::Between => match self.begin()? {
                     Step::Record(record) => return Ok(Some(record)),
@@ -305,11 +307,11 @@ impl WalReader {
         let Some(bytes) = self.input.peek::<{ PageHeader::LENGTH }>() else { return Ok(false) };
         let header = PageHeader::parse(&bytes);
         if header.is_blank() {
-            self.state = State::Ended(EndKind::Zeros);
+            self.state = State::Ended(EndKind::Zeros, self.pending());
             return Ok(true);
         }
         if header.is_recycled(&self.format, page) {
-            self.state = State::Ended(EndKind::Recycled);
+            self.state = State::Ended(EndKind::Recycled, self.pending());
             return Ok(true);
         }
         let joint = header.check(&self.format, page, self.timeline).map_err(at)?;
@@ -464,6 +466,18 @@ impl WalReader {
     }
 }
 
+impl fmt::Debug for WalReader {
+    /// Without the bytes, which may be megabytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WalReader")
+            .field("format", &self.format)
+            .field("position", &self.position)
+            .field("received", &self.received())
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
 enum Step {
     Record(Record),
     Further,
@@ -471,7 +485,7 @@ enum Step {
 }
 
 /// What has been pushed and not yet been read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Input {
     front: Bytes,
     rest: VecDeque<Bytes>,

@@ -265,6 +265,7 @@ fn a_record_in_the_middle_of_which_the_log_ends_is_pending() {
     reader.push(vec![0; PAGE as usize].into());
     assert_eq!(reader.next().unwrap(), None);
     assert_eq!(reader.end(), Some(WalEnd { at: log.records()[0].1, kind: EndKind::Zeros }));
+    assert_eq!(reader.pending(), Some(start));
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn another_clusters_log_is_refused() {
         log.pages()
     };
     let size = SegmentSize::new(1 << 20).unwrap();
-    let other = WalFormat::new(17, size, 43, TimelineId::FIRST).unwrap().with_page_size(PAGE as u32).unwrap();
+    let other = WalFormat::new(17, size, 43, format(17).timeline()).unwrap().with_page_size(PAGE as u32).unwrap();
     let (_, reader) = read(&written(&log), start, &other);
     assert!(reader.unwrap_err().to_string().starts_with("wal: 0/100000: the log of cluster 42, not 43"));
     let (_, reader) = read(&written(&log), start, &format(16));
