@@ -22,7 +22,12 @@ pub(crate) fn compress(dir: &Path, out: &Path) -> io::Result<(u64, u64)> {
                     folders.push(entry.path());
                 }
             } else if kind.is_file() {
-                let mut file = File::open(entry.path())?;
+                // A running server removes files while they are listed.
+                let mut file = match File::open(entry.path()) {
+                    Ok(file) => file,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(e),
+                };
                 loop {
                     match file.read(&mut buffer)? {
                         0 => break,
