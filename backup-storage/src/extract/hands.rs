@@ -59,6 +59,12 @@ impl Hands {
         task.await.map_err(|e| Error::internal("a worker panicked").with_source(e))?
     }
 
+    /// Runs `work` beside the workers.
+    pub(super) fn aside(&self, work: impl FnOnce(&Stop) + Send + 'static) {
+        let stop = Stop(self.stop.clone());
+        self.tracker.spawn_blocking(move || work(&stop));
+    }
+
     /// Stops what is running and waits until it has stopped.
     pub(super) async fn settle(&self) {
         self.stop.cancel();

@@ -15,6 +15,7 @@
 //! [tree], which never follows a symbolic link.
 
 mod delta;
+mod flush;
 mod foreign;
 mod handles;
 mod hands;
@@ -37,6 +38,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
 use crate::reader::BackupReader;
+use flush::Flusher;
 use hands::Hands;
 use place::{Place, Places};
 use plan::{Batch, Planned, Planner};
@@ -77,6 +79,7 @@ async fn run(reader: &BackupReader, order: Extract, work: &Work, hands: &Arc<Han
     folders(&survey, &tree, hands).await?;
 
     let ledger = Arc::new(Ledger::default());
+    let flusher = Flusher::start(hands);
     let writer = Arc::new(Writer {
         context: Arc::clone(reader.context()),
         cache: Arc::clone(reader.cache()),
@@ -89,6 +92,7 @@ async fn run(reader: &BackupReader, order: Extract, work: &Work, hands: &Arc<Han
         budget: Arc::new(Semaphore::new(write::budget(reader.context()))),
         transfers: Arc::new(Semaphore::new(reader.context().shape.transfers)),
         written: AtomicU64::new(0),
+        offers: flusher.offers(),
     });
     let planner = Planner { reader, tree: &tree, hands, work, delta: choice.is_delta() };
     let early = reader.entries_full(choice.order.selector.clone());
@@ -103,6 +107,7 @@ async fn run(reader: &BackupReader, order: Extract, work: &Work, hands: &Arc<Han
     let last: Vec<_> = survey.last.iter().map(|entry| tree.places.locate(&entry.meta.path)).collect();
     let early_folders = split_off_early(&mut late_folders, &last);
     work.started(Phase::Sync, None, Unit::Items);
+    flusher.finish().await?;
     settle(&tree, &ledger, early_folders, hands).await?;
 
     batches(&writer, planner.few(survey.last)).await?;

@@ -4,7 +4,7 @@
 //! so a pack is fetched once per batch, however its content is spread over files.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use backup_core::engine::Work;
 use backup_core::observe::Phase;
@@ -36,6 +36,8 @@ pub(super) struct Target {
     pub(super) made: Mutex<bool>,
     /// Parts of segments that are still to be written.
     pub(super) left: AtomicU32,
+    /// Bytes that were written.
+    pub(super) written: AtomicU64,
 }
 
 /// A run of a pack, and where it goes.
@@ -127,8 +129,8 @@ impl Planner<'_> {
             (false, delta::stored(&extents, 0), 0)
         };
         let left = missing.iter().map(segments).fold(0, u32::saturating_add);
-        let target =
-            Target { place, mode: entry.meta.mode, len: entry.len, made: Mutex::new(made), left: AtomicU32::new(left) };
+        let (made, left, written) = (Mutex::new(made), AtomicU32::new(left), AtomicU64::new(0));
+        let target = Target { place, mode: entry.meta.mode, len: entry.len, made, left, written };
         Ok(Planned { target, missing, zeroed })
     }
 

@@ -14,6 +14,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::flush::Offers;
 use super::handles::Handles;
 use super::hands::{Hands, Stop};
 use super::plan::{Batch, Run, set_mode};
@@ -45,6 +46,8 @@ pub(super) struct Writer {
     pub(super) transfers: Arc<Semaphore>,
     /// Bytes that were written.
     pub(super) written: AtomicU64,
+    /// Takes files that the disk may begin with.
+    pub(super) offers: Offers,
 }
 
 /// Kibibytes of memory that fetched bytes may take: the rest of the budget is for decoding and for the plan.
@@ -250,7 +253,9 @@ impl Writing {
             }
         };
         file.write_all_at(bytes, part.at).map_err(|e| tree.failed(&target.place, e))?;
-        if target.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let complete = target.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        self.writer.offers.wrote(target, &file, bytes.len() as u64, complete, tree);
+        if complete {
             set_mode(&file, target.mode).map_err(|e| tree.failed(&target.place, e))?;
             self.handles.close(part.file);
             *open = None;
