@@ -171,12 +171,27 @@ pub trait LogSource: Debug + Send + Sync {
 pub struct LogContext {
     work: Work,
     sink: Arc<dyn LogSink>,
+    backup: Option<LogPosition>,
 }
 
 impl LogContext {
     /// A context that appends to `sink`.
     pub fn new(work: Work, sink: Arc<dyn LogSink>) -> Self {
-        Self { work, sink }
+        Self { work, sink, backup: None }
+    }
+
+    /// Sets where the newest backup ends.
+    #[must_use]
+    pub fn with_backup(mut self, end: Option<LogPosition>) -> Self {
+        self.backup = end;
+        self
+    }
+
+    /// Where the newest backup ends: log from there on makes it more than one moment. Where no log is stored, it is worth beginning
+    /// with this position if the source still has it.
+    #[must_use]
+    pub fn backup(&self) -> Option<&LogPosition> {
+        self.backup.as_ref()
     }
 
     /// Environment, observer, cancellation.

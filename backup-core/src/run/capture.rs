@@ -25,8 +25,12 @@ pub async fn capture(
     work: &Work,
 ) -> Result<Arc<dyn LogSink>> {
     let log = log_of(engine)?;
+    let catalog = work.run(repository.catalog()).await?;
+    let own = catalog.backups().filter(|b| b.snapshot.engine == engine.descriptor().name);
+    let newest = own.max_by_key(|b| (b.snapshot.consistent_at(), b.id));
+    let end = newest.and_then(|b| b.snapshot.stop.clone());
     let sink = work.run(repository.open_log(options, work)).await?;
-    let cx = LogContext::new(work.clone(), Arc::clone(&sink));
+    let cx = LogContext::new(work.clone(), Arc::clone(&sink)).with_backup(end);
     let outcome = log.stream(&cx).await;
     finish(&*sink, outcome).await?;
     Ok(sink)

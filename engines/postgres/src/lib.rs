@@ -80,6 +80,7 @@
 //! | `native-certs` | `sslrootcert=system`: the certificate store of the operating system |
 
 pub mod basebackup;
+mod capture;
 pub mod conn;
 pub mod control;
 mod engine;
@@ -94,7 +95,7 @@ mod version;
 pub mod wal;
 pub mod wire;
 
-pub use engine::{Checkpoint, Method, PostgresEngine, PostgresSettings};
+pub use engine::{Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction};
 pub use error::{Error, Result, ServerError};
 pub use lsn::{Lsn, TimelineId};
 pub use version::ServerVersion;

@@ -8,7 +8,7 @@ use backup_core::entry::Selector;
 use backup_core::{Error, Finding, Result, Severity};
 
 use super::facts::Facts;
-use super::settings::PostgresSettings;
+use super::settings::{PostgresSettings, Replay};
 use super::target::{self, Contents, State};
 
 fn blocker(code: &str, dir: &Path, text: impl Into<String>) -> Finding {
@@ -27,7 +27,14 @@ pub(super) async fn assess(settings: &PostgresSettings, cx: &RestoreContext) -> 
     let record = cx.source().record();
     let facts = Facts::of(&record.snapshot)?;
     let placed = target::place(settings, &facts.tablespaces, &dir)?;
-    let mut needs = vec![(dir.clone(), cx.source().footprint(cx.selector()).await?.bytes)];
+    let supply = super::restore::supply(cx, &facts).await?;
+    let log = match &supply {
+        Some(supply) if settings.replay == Replay::Files => {
+            supply.segments()?.len() as u64 * supply.segment_size().bytes()
+        }
+        _ => 0,
+    };
+    let mut needs = vec![(dir.clone(), cx.source().footprint(cx.selector()).await?.bytes + log)];
     for tablespace in &placed {
         let bytes = cx.source().footprint(&Selector::within([tablespace.entry()?])).await?.bytes;
         needs[0].1 = needs[0].1.saturating_sub(bytes);

@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use backup_core::{Error, Lineage, LogPosition, Result, Snapshot};
 
+use jiff::Timestamp;
+
 use crate::lsn::{Lsn, TimelineId};
+use crate::wire::Session;
 
 /// `server_version_num`, e.g. `170006`.
 pub(super) const VERSION_NUM: &str = "server_version_num";
@@ -33,6 +36,13 @@ pub(super) struct Tablespace {
 /// A position in the log of a timeline.
 pub(super) fn position(timeline: TimelineId, lsn: Lsn) -> LogPosition {
     LogPosition::new(Lineage::new(timeline.to_string()), lsn.0, lsn.to_string())
+}
+
+/// The server's clock. Asked behind the end of a backup: whatever the backup contains was committed before.
+pub(super) async fn clock(session: &mut Session) -> Result<Timestamp> {
+    let row = session.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now").await?;
+    let now: i64 = row.parse("now")?;
+    Timestamp::from_microsecond(now).map_err(|e| Error::damaged("the server's clock is out of range").with_source(e))
 }
 
 /// The facts of a stored backup that a restore or a check needs.

@@ -6,16 +6,23 @@ mod ending;
 mod facts;
 mod label;
 mod local;
+mod log;
 mod pages;
 mod probe;
 mod protocol;
 mod receive;
+mod recovery;
+mod replay;
 mod restore;
+mod scan;
 mod settings;
+mod stop;
+mod supply;
 mod target;
 mod walk;
 
-pub use settings::{Checkpoint, Method, PostgresSettings};
+pub(crate) use probe::connection;
+pub use settings::{Checkpoint, LogSlot, Method, PostgresSettings, Replay, TargetAction};
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -23,7 +30,8 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use backup_core::engine::{
-    BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, RestoreContext, Restored, Unchanged,
+    BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, LogEngine, RestoreContext, Restored,
+    Unchanged,
 };
 use backup_core::{BackupEngine, Consistency, Finding, LossyItem, Result, Snapshot};
 
@@ -121,6 +129,7 @@ impl BackupEngine for PostgresEngine {
             }
             _ => protocol::backup(cx, &self.settings, &server, &name).await?,
         };
+        let stopped_at = facts::clock(&mut session).await?;
         session.close().await;
         let tablespaces = serde_json::to_string(&taken.tablespaces)
             .map_err(|e| backup_core::Error::internal("tablespaces cannot be written down").with_source(e))?;
@@ -134,6 +143,7 @@ impl BackupEngine for PostgresEngine {
             (started_at, cx.work().env().now()),
         )
         .with_positions(facts::position(taken.timeline, taken.start), facts::position(taken.timeline, taken.stop))
+        .with_stopped_at(stopped_at)
         .with_fact(facts::VERSION_NUM, server.version.number().to_string())
         .with_fact(facts::WAL_SEGMENT_SIZE, server.wal_segment_size.bytes().to_string())
         .with_fact(facts::DATA_CHECKSUMS, on_off(server.data_checksums))
@@ -162,6 +172,10 @@ impl BackupEngine for PostgresEngine {
 
     async fn check(&self, cx: &CheckContext) -> Result<CheckReport> {
         check::check(cx).await
+    }
+
+    fn log(&self) -> Option<&dyn LogEngine> {
+        Some(self)
     }
 }
 

@@ -53,7 +53,7 @@ impl Server {
 }
 
 /// The connection settings of an ordinary SQL session.
-pub(super) fn connection(settings: &PostgresSettings) -> Result<Settings> {
+pub(crate) fn connection(settings: &PostgresSettings) -> Result<Settings> {
     let mut connection = Settings::from_env(settings.url.as_deref().unwrap_or_default())?;
     // What libpq would do is to use a database named like the user, which few administrators have.
     connection.database.get_or_insert_with(|| "postgres".to_owned());

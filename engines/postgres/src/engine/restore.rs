@@ -16,17 +16,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backup_core::engine::{Existing, Extract, RestoreContext, Restored};
 use backup_core::entry::EntryPath;
 use backup_core::{BackupId, BackupSourceExt, Error, Finding, Goal, Result, Severity};
 
 use super::facts::Facts;
+use super::recovery::Recovery;
 use super::settings::PostgresSettings;
+use super::supply::Supply;
 use super::target::{self, MARKER, Placed};
-use super::{assess, ending, pages};
+use super::{assess, ending, pages, replay, stop};
 use crate::control::ControlFile;
-use crate::lsn::Lsn;
 
 const CONTROL: &str = "global/pg_control";
 const AUTO_CONF: &str = "postgresql.auto.conf";
@@ -36,27 +38,6 @@ const INCLUDE: [&str; 2] = [
     "# recovery settings of a restore; the server removes the file when recovery has ended",
     "include_if_exists 'standby.signal'",
 ];
-/// The settings of the recovery but for its target. Whatever the source had configured for its own must not act here. The
-/// target comes last: a server refuses a second kind of target after a first, even an empty one.
-const RECOVERY: &str = "\
-primary_conninfo = ''
-primary_slot_name = ''
-restore_command = ''
-archive_cleanup_command = ''
-recovery_end_command = ''
-recovery_min_apply_delay = 0
-recovery_target_inclusive = on
-recovery_target_timeline = 'current'
-recovery_target_action = 'promote'
-recovery_target_name = ''
-recovery_target_time = ''
-recovery_target_xid = ''
-";
-
-/// What recovery also needs where a tablespace lies in `pg_tblspc` itself. Servers that have no such tablespaces do not know
-/// the setting.
-const IN_PLACE: &str = "allow_in_place_tablespaces = on\n";
-
 /// Files that would have the server do something else than what is restored here: recover from another place, or make links
 /// of tablespaces as they were. Neither taken from the backup nor left in the target.
 const MISLEADING: [&str; 3] = [SIGNAL, "recovery.signal", "tablespace_map"];
@@ -68,11 +49,6 @@ pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) ->
         return Err(Error::invalid(format!("the restore is refused: {blocker}")));
     }
     let record = cx.source().record();
-    match &cx.target().goal {
-        Goal::Latest => {}
-        Goal::Backup(id) if *id == record.id => {}
-        _ => return Err(Error::invalid(format!("{} cannot be reached from a backup without a log", cx.target()))),
-    }
     let dir = settings.data_dir.clone().ok_or_else(|| Error::invalid("a restore needs the data directory to write"))?;
     let facts = Facts::of(&record.snapshot)?;
     let placed = target::place(settings, &facts.tablespaces, &dir)?;
@@ -88,8 +64,12 @@ pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) ->
         Some(_) => cx.source().read_small(&EntryPath::new(AUTO_CONF)?, 16 << 20).await?,
         None => bytes::Bytes::new(),
     };
-    let last_record = ending::last_record(&**cx.source(), &facts).await?;
-    let target = Order { backup: record.id, dir, placed, mode: facts.mode, last_record };
+    let supply = supply(cx, &facts).await?;
+    let mut recovery = match &supply {
+        Some(supply) => Recovery::to(supply.stop(), facts.timeline, settings.target_action),
+        None => Recovery { last_record: ending::last_record(&**cx.source(), &facts).await?, ..Recovery::default() },
+    };
+    let target = Order { backup: record.id, dir, placed, mode: facts.mode };
     let fresh = {
         let target = target.clone();
         blocking(move || target.begin()).await?
@@ -110,7 +90,13 @@ pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) ->
     extracted.bytes += control.len() as u64;
     extracted.written_bytes += control.len() as u64;
     let startable = target.dir.join("postgresql.conf");
-    blocking(move || target.finish(&auto_conf, &control)).await?;
+    if let Some(supply) = &supply {
+        let (own, dir, mode) = (supply.clone(), target.dir.clone(), target.file_mode());
+        blocking(move || replay::histories(&own, &dir, mode)).await?;
+        extracted.written_bytes += replay::segments(supply, &target.dir, target.file_mode(), cx.work()).await?;
+    }
+    recovery.action = settings.target_action;
+    blocking(move || target.finish(&auto_conf, &control, &recovery)).await?;
     let mut restored = Restored::new(extracted);
     restored.findings = findings;
     if !startable.exists() {
@@ -124,22 +110,46 @@ pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) ->
     Ok(restored)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// The log behind the backup up to the target. None when the restore ends with the backup itself.
+///
+/// # Errors
+/// InvalidInput when the target cannot be reached.
+pub(super) async fn supply(cx: &RestoreContext, facts: &Facts) -> Result<Option<Supply>> {
+    let record = cx.source().record();
+    match (cx.log(), &cx.target().goal) {
+        (_, Goal::Backup(id)) if *id == record.id => Ok(None),
+        (None, Goal::Latest) => Ok(None),
+        (Some(log), _) => {
+            let stop = stop::resolve(log, cx.target()).await?;
+            Ok(stop.map(|stop| Supply::new(Arc::clone(cx.source()), log.clone(), facts.clone(), stop)))
+        }
+        (None, goal) => {
+            // A window of one moment: the end of the backup, which the caller has found to be the target.
+            let end = &record.snapshot.stop;
+            match goal {
+                Goal::Position(_) | Goal::Time(_) if end.is_some() => Ok(None),
+                _ => Err(Error::invalid(format!("{} cannot be reached from a backup without a log", cx.target()))),
+            }
+        }
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Error::internal("writing the data directory panicked").with_source(e))?
 }
 
-fn at<T>(path: &Path, result: io::Result<T>) -> Result<T> {
+pub(super) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|e| Error::io(path.display(), e))
 }
 
-fn sync_dir(dir: &Path) -> Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     at(dir, File::open(dir).and_then(|dir| dir.sync_all()))
 }
 
 /// Writes a small file durably, under its name only when it is whole.
-fn write(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {
+pub(super) fn write(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {
     let (path, staged) = (dir.join(name), dir.join(target::staged(name)));
     let folder = path.parent().unwrap_or(dir);
     remove(&staged)?;
@@ -166,8 +176,6 @@ struct Order {
     placed: Vec<Placed>,
     /// Permissions of the data directory.
     mode: u32,
-    /// Where the last record of the log begins, if it was found.
-    last_record: Option<Lsn>,
 }
 
 impl Order {
@@ -179,14 +187,6 @@ impl Order {
     /// Permissions of files that belong to everyone who may enter the data directory.
     fn file_mode(&self) -> u32 {
         self.mode & 0o660
-    }
-
-    /// Where recovery stops: behind the last record of the backup.
-    fn target(&self) -> String {
-        match self.last_record {
-            Some(begin) => format!("recovery_target = ''\nrecovery_target_lsn = '{begin}'\n"),
-            None => "recovery_target_lsn = ''\nrecovery_target = 'immediate'\n".to_owned(),
-        }
     }
 
     /// Makes the target unable to start and marks it. True when there was nothing in it.
@@ -219,7 +219,7 @@ impl Order {
     }
 
     /// Makes the target startable.
-    fn finish(&self, stored_auto_conf: &[u8], control: &[u8]) -> Result<()> {
+    fn finish(&self, stored_auto_conf: &[u8], control: &[u8], recovery: &Recovery) -> Result<()> {
         let (dir, mode) = (&*self.dir, self.file_mode());
         let links = dir.join("pg_tblspc");
         at(&links, fs::create_dir_all(&links))?;
@@ -236,8 +236,7 @@ impl Order {
         }
         sync_dir(&links)?;
         let in_place = at(&links, in_place(&links))?;
-        let recovery = [RECOVERY, if in_place { IN_PLACE } else { "" }, &self.target()].concat();
-        write(dir, SIGNAL, recovery.as_bytes(), mode)?;
+        write(dir, SIGNAL, recovery.text(in_place).as_bytes(), mode)?;
         write(dir, AUTO_CONF, &auto_conf(stored_auto_conf), mode)?;
         for folder in self.roots() {
             adopt(folder)?;
@@ -257,7 +256,7 @@ impl Order {
     }
 }
 
-/// `postgresql.auto.conf` with the inclusion of [`RECOVERY`], once.
+/// `postgresql.auto.conf` with the inclusion of the signal file, once.
 fn auto_conf(stored: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(stored.len() + 256);
     for line in stored.split_inclusive(|byte| *byte == b'\n') {

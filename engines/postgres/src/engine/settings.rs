@@ -50,6 +50,51 @@ pub enum Checkpoint {
     Spread,
 }
 
+/// The replication slot that makes the server keep its log until it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LogSlot {
+    /// A slot of this name, made on every node if it does not exist. Lower-case letters, digits and `_`.
+    Named(String),
+    /// None: the server removes log when it sees fit, and what was removed before it was stored is a hole.
+    None,
+}
+
+impl Default for LogSlot {
+    fn default() -> Self {
+        Self::Named("backup_log".to_owned())
+    }
+}
+
+/// How a restored server gets the log behind its backup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Replay {
+    /// As files in its `pg_wal`. The restore ends when everything is written; the server is started when it suits. Needs room for the
+    /// log.
+    #[default]
+    Files,
+    /// From this process, by streaming replication. The restore goes on until the server, which is started meanwhile, has reached the
+    /// target. Needs no room but what the server itself wants.
+    Serve,
+}
+
+/// What a restored server does when it has reached the target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TargetAction {
+    /// Becomes a primary on a timeline of its own.
+    #[default]
+    Promote,
+    /// Waits, readable, for `pg_wal_replay_resume()` or a further target.
+    Pause,
+    /// Shuts down.
+    Shutdown,
+}
+
 /// One deployment of PostgreSQL: a running cluster to back up, or a directory to restore into. Data, not components.
 #[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -68,6 +113,12 @@ pub struct PostgresSettings {
     pub delta: bool,
     /// The checkpoint that a backup begins with.
     pub checkpoint: Checkpoint,
+    /// The slot that keeps the log for capture.
+    pub slot: LogSlot,
+    /// How a restored server gets its log.
+    pub replay: Replay,
+    /// What a restored server does at the target.
+    pub target_action: TargetAction,
 }
 
 impl fmt::Debug for PostgresSettings {
@@ -80,6 +131,9 @@ impl fmt::Debug for PostgresSettings {
             .field("tablespaces", &self.tablespaces)
             .field("delta", &self.delta)
             .field("checkpoint", &self.checkpoint)
+            .field("slot", &self.slot)
+            .field("replay", &self.replay)
+            .field("target_action", &self.target_action)
             .finish()
     }
 }
@@ -124,6 +178,27 @@ impl PostgresSettings {
     #[must_use]
     pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
         self.checkpoint = checkpoint;
+        self
+    }
+
+    /// Sets the slot that keeps the log.
+    #[must_use]
+    pub fn slot(mut self, slot: LogSlot) -> Self {
+        self.slot = slot;
+        self
+    }
+
+    /// Sets how a restored server gets its log.
+    #[must_use]
+    pub fn replay(mut self, replay: Replay) -> Self {
+        self.replay = replay;
+        self
+    }
+
+    /// Sets what a restored server does at the target.
+    #[must_use]
+    pub fn target_action(mut self, action: TargetAction) -> Self {
+        self.target_action = action;
         self
     }
 }

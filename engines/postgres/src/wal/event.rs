@@ -190,11 +190,7 @@ pub(super) fn overwritten(record: &Record) -> Result<Option<Lsn>> {
     })
 }
 
-fn xlog<'a>(
-    opcode: u8,
-    major: u32,
-    main: impl FnOnce() -> Result<&'a [u8], String>,
-) -> Result<Option<Event>, String> {
+fn xlog<'a>(opcode: u8, major: u32, main: impl FnOnce() -> Result<&'a [u8], String>) -> Result<Option<Event>, String> {
     Ok(Some(match opcode {
         CHECKPOINT_SHUTDOWN | CHECKPOINT_ONLINE => {
             let mut data = Cursor(main()?);
@@ -209,9 +205,7 @@ fn xlog<'a>(
             let shutdown = opcode == CHECKPOINT_SHUTDOWN;
             Event::Checkpoint(Checkpoint { shutdown, redo, timeline, previous, time, wal_level })
         }
-        CHECKPOINT_REDO if major >= 17 => {
-            Event::CheckpointRedo { wal_level: WalLevel::parse(Cursor(main()?).u32()?)? }
-        }
+        CHECKPOINT_REDO if major >= 17 => Event::CheckpointRedo { wal_level: WalLevel::parse(Cursor(main()?).u32()?)? },
         NEXT_OID => Event::NextOid(Cursor(main()?).u32()?),
         SWITCH => Event::Switch,
         BACKUP_END => Event::BackupEnd { start: Lsn(Cursor(main()?).u64()?) },

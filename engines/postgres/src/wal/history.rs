@@ -66,6 +66,12 @@ impl TimelineHistory {
             .map_or(self.timeline, |ancestor| ancestor.timeline)
     }
 
+    /// Whether `timeline` is this one or one of its ancestors.
+    #[must_use]
+    pub fn contains(&self, timeline: TimelineId) -> bool {
+        self.timeline == timeline || self.ancestors.iter().any(|ancestor| ancestor.timeline == timeline)
+    }
+
     /// The name of the file.
     #[must_use]
     pub fn file_name(timeline: TimelineId) -> String {

@@ -367,7 +367,8 @@ impl ImageHeader {
     fn parse(cursor: &mut Cursor<'_>, major: u32) -> Result<Self, String> {
         const PAGE: u16 = PAGE_SIZE as u16;
         let (length, hole_offset, info) = (cursor.u16()?, cursor.u16()?, cursor.u8()?);
-        let (apply, methods) = if major >= 15 { (info & 0x02 != 0, info & !0x03) } else { (info & 0x04 != 0, info & !0x05) };
+        let (apply, methods) =
+            if major >= 15 { (info & 0x02 != 0, info & !0x03) } else { (info & 0x04 != 0, info & !0x05) };
         let compression = match (methods, major >= 15) {
             (0, _) => None,
             (0x02, false) | (0x04, true) => Some(Compression::Pglz),
