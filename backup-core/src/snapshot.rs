@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use minicbor::{Decode, Encode};
 
+use crate::error::{Error, ErrorKind};
 use crate::position::LogPosition;
 
 /// How serious a [`Finding`] is.
@@ -42,12 +43,31 @@ pub struct Finding {
     /// What was seen, lower case, for people.
     #[n(3)]
     pub message: String,
+    /// Whether it is about the surroundings (a full disk, a permission, a running server) and not about what was asked for. Not
+    /// stored: it only decides what kind of error a blocker becomes.
+    #[cbor(skip)]
+    #[serde(skip)]
+    pub surroundings: bool,
 }
 
 impl Finding {
     /// A finding with an empty subject.
     pub fn new(severity: Severity, code: &str, message: impl Into<String>) -> Self {
-        Self { severity, code: code.to_owned(), subject: String::new(), message: message.into() }
+        Self { severity, code: code.to_owned(), subject: String::new(), message: message.into(), surroundings: false }
+    }
+
+    /// Says that the surroundings are to be mended, not what was asked for.
+    #[must_use]
+    pub fn in_surroundings(mut self) -> Self {
+        self.surroundings = true;
+        self
+    }
+
+    /// The error of refusing `what` because of it.
+    #[must_use]
+    pub fn refusal(&self, what: impl fmt::Display) -> Error {
+        let kind = if self.surroundings { ErrorKind::Environment } else { ErrorKind::InvalidInput };
+        Error::new(kind, format!("{what} is refused: {self}"))
     }
 
     /// Sets what it is about.

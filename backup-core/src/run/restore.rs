@@ -80,11 +80,12 @@ pub async fn plan_restore(
 /// Dropping the future, or cancelling `work`, leaves a target that does not start; the same restore can be repeated.
 ///
 /// # Errors
-/// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the plan has blockers; otherwise those of the engine.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`Environment`](crate::ErrorKind::Environment) when the plan has blockers, by what they are
+/// about; otherwise those of the engine.
 #[tracing::instrument(skip_all, fields(%engine, backup = %plan.backup.id))]
 pub async fn restore(engine: &dyn BackupEngine, plan: &RestorePlan, work: &Work) -> Result<Restored> {
     if let Some(blocker) = plan.blockers().next() {
-        return Err(Error::invalid(format!("restore into {engine} is refused: {blocker}")));
+        return Err(blocker.refusal(format_args!("restore into {engine}")));
     }
     let cx = RestoreContext::new(work.clone(), Arc::clone(&plan.source), plan.target.clone())
         .with_selector(plan.selector.clone())

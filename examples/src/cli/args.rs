@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::commands::{backup, plan, restore, show, verify};
-use super::engines::{OnEngine, Source, Target};
+use super::commands::{backup, log, plan, restore, show, verify};
+use super::engines::{OnEngine, Source, Stream, Target};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -16,7 +16,8 @@ Exit codes:
 Examples:
   backupctl --vault file:///backups --service shop init
   backupctl --vault file:///backups --service shop backup postgres --url 'host=localhost user=postgres'
-  backupctl --vault file:///backups --service shop restore postgres --into /srv/restored";
+  backupctl --vault file:///backups --service shop log postgres --url 'host=localhost user=postgres'
+  backupctl --vault file:///backups --service shop restore postgres --into /srv/restored --time 2026-11-26T09:59:59Z";
 
 /// Encrypted, incremental backups of databases in any object store.
 #[derive(Debug, Parser)]
@@ -55,8 +56,13 @@ pub(crate) enum Command {
     /// Take a backup, incremental against the newest one of the same source unless --full
     #[command(subcommand)]
     Backup(OnEngine<Source, backup::BackupArgs>),
+    /// Capture the change stream until interrupted, or store collected pieces of it
+    #[command(subcommand)]
+    Log(OnEngine<Stream, log::LogArgs>),
     /// List the backups, oldest first
     List,
+    /// Show what can be restored, to which moments, and the holes of the log
+    Windows,
     /// Show one backup with its entries
     Show(show::ShowArgs),
     /// Show what a restore would do; nothing is written

@@ -33,6 +33,9 @@ struct GoalArgs {
     /// A restore point named in the engine
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
+    /// The end of this transaction, by the engine's name for it
+    #[arg(long, value_name = "ID")]
+    transaction: Option<String>,
 }
 
 impl TargetArgs {
@@ -43,6 +46,7 @@ impl TargetArgs {
             GoalArgs { time: Some(time), .. } => Goal::Time(*time),
             GoalArgs { position: Some(text), .. } => Goal::Position(text.clone()),
             GoalArgs { name: Some(text), .. } => Goal::Named(text.clone()),
+            GoalArgs { transaction: Some(id), .. } => Goal::Transaction(id.clone()),
             GoalArgs { .. } => Goal::Latest,
         };
         let target = RecoveryTarget::new(goal);

@@ -2,9 +2,11 @@
 
 use backup_core::BackupId;
 use backup_core::catalog::{BackupKind, BackupRecord};
-use backup_core::engine::{Extracted, Footprint};
+use backup_core::engine::{Extracted, Footprint, Imported};
 use backup_core::entry::EntryInfo;
+use backup_core::log::Hole;
 use backup_core::repository::{Damage, VerifyReport};
+use backup_core::run::Restorable;
 use backup_core::{Finding, LogPosition, Snapshot};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -101,6 +103,8 @@ pub(crate) struct PlanView<'a> {
     pub(crate) inclusive: bool,
     /// What is read.
     pub(crate) reads: Footprint,
+    /// The log that is replayed behind the backup, at most.
+    pub(crate) log: Option<LogReach<'a>>,
     /// Whether the engine would refuse it.
     pub(crate) refused: bool,
     pub(crate) findings: &'a [Finding],
@@ -166,4 +170,63 @@ pub(crate) struct EngineCheckView {
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
     pub(crate) findings: Vec<Finding>,
+}
+
+/// The log behind a backup.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogReach<'a> {
+    pub(crate) from: &'a LogPosition,
+    pub(crate) to: LogPosition,
+    pub(crate) bytes: u64,
+}
+
+/// What a capture has done.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogView<'a> {
+    /// The number of the writer.
+    pub(crate) epoch: backup_core::log::LogEpoch,
+    /// Up to where everything that was received is stored.
+    pub(crate) durable: Option<&'a LogPosition>,
+    pub(crate) findings: &'a [Finding],
+}
+
+/// What an import has done.
+#[derive(Debug, Serialize)]
+pub(crate) struct ImportView<'a> {
+    #[serde(flatten)]
+    pub(crate) imported: &'a Imported,
+}
+
+/// What can be restored.
+#[derive(Debug, Serialize)]
+pub(crate) struct WindowsView<'a> {
+    windows: Vec<WindowView<'a>>,
+    holes: &'a [Hole],
+}
+
+#[derive(Debug, Serialize)]
+struct WindowView<'a> {
+    from: &'a LogPosition,
+    from_time: Timestamp,
+    to: &'a LogPosition,
+    to_time: Timestamp,
+    log_bytes: u64,
+    backups: Vec<BackupId>,
+    /// Whether it is off the history that the source follows.
+    orphaned: bool,
+}
+
+impl<'a> WindowsView<'a> {
+    pub(crate) fn new(restorable: &'a Restorable) -> Self {
+        let windows = restorable.windows.iter().map(|timed| WindowView {
+            from: timed.window.from(),
+            from_time: timed.from_time,
+            to: &timed.window.to,
+            to_time: timed.to_time,
+            log_bytes: timed.window.path.len(),
+            backups: timed.window.backups.iter().map(|backup| backup.id).collect(),
+            orphaned: timed.window.orphaned,
+        });
+        Self { windows: windows.collect(), holes: &restorable.holes }
+    }
 }

@@ -74,7 +74,8 @@ pub(super) async fn assess(settings: &PostgresSettings, cx: &RestoreContext) -> 
             State::Other => findings.push(blocker("not-empty", &dir, "is not empty and holds no cluster")),
         }
         if let Some(pid) = target::running(&dir) {
-            findings.push(blocker("running", &dir, format!("a server is running in it, with pid {pid}")));
+            findings
+                .push(blocker("running", &dir, format!("a server is running in it, with pid {pid}")).in_surroundings());
         }
         permissions(&dir, &mut findings);
         for tablespace in &placed {
@@ -113,7 +114,7 @@ fn space(needs: &[(PathBuf, u64)], findings: &mut Vec<Finding>) {
     for (free, bytes, dir) in devices.into_values() {
         if free < bytes {
             let text = format!("has {free} bytes free, the backup needs {bytes}");
-            findings.push(blocker("no-space", dir, text));
+            findings.push(blocker("no-space", dir, text).in_surroundings());
         }
     }
 }
@@ -125,7 +126,8 @@ fn permissions(dir: &Path, findings: &mut Vec<Finding>) {
         && uid != 0
         && owner != uid
     {
-        findings.push(blocker("wrong-owner", dir, format!("belongs to uid {owner}, this process runs as uid {uid}")));
+        let text = format!("belongs to uid {owner}, this process runs as uid {uid}");
+        findings.push(blocker("wrong-owner", dir, text).in_surroundings());
     }
     if uid == 0 && owner.is_none_or(|(owner, _)| owner == 0) {
         let text = "will belong to root, which PostgreSQL refuses to run as: create it for the server's account first, or chown it";

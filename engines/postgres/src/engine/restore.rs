@@ -46,7 +46,7 @@ const MISLEADING: [&str; 3] = [SIGNAL, "recovery.signal", "tablespace_map"];
 pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) -> Result<Restored> {
     let findings = assess::assess(settings, cx).await?;
     if let Some(blocker) = findings.iter().find(|f| f.severity == Severity::Blocker) {
-        return Err(Error::invalid(format!("the restore is refused: {blocker}")));
+        return Err(blocker.refusal("the restore"));
     }
     let record = cx.source().record();
     let dir = settings.data_dir.clone().ok_or_else(|| Error::invalid("a restore needs the data directory to write"))?;

@@ -3,10 +3,12 @@
 pub(crate) mod backup;
 mod init;
 mod list;
+pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod restore;
 pub(crate) mod show;
 pub(crate) mod verify;
+mod windows;
 
 use std::sync::Arc;
 
@@ -31,7 +33,9 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
     let outcome = match command {
         Command::Init => init::run(&mut cx).await,
         Command::Backup(engine) => backup::run(&mut cx, engine).await,
+        Command::Log(engine) => log::run(&mut cx, engine).await,
         Command::List => list::run(&mut cx).await,
+        Command::Windows => windows::run(&mut cx).await,
         Command::Show(args) => show::run(&mut cx, args).await,
         Command::Plan(engine) => plan::run(&mut cx, engine).await,
         Command::Restore(engine) => restore::run(&mut cx, engine).await,

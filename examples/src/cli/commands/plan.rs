@@ -1,13 +1,14 @@
 //! `plan ENGINE --into TARGET`: what a restore would do.
 
-use backup_core::run;
+use backup_core::engine::RestoreLog;
+use backup_core::{LogPosition, run};
 use clap::Args;
 
 use super::Context;
 use crate::cli::engines::{OnEngine, Target};
 use crate::cli::failure::Failure;
 use crate::cli::target::{OnlyArgs, TargetArgs};
-use crate::cli::view::PlanView;
+use crate::cli::view::{LogReach, PlanView};
 use crate::table::{Cell, Table};
 
 /// Options of the command itself.
@@ -36,6 +37,7 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Target, PlanA
             target: plan.target.to_string(),
             inclusive: plan.target.inclusive,
             reads: plan.footprint,
+            log: plan.log().map(|log| LogReach { from: &log.path().from, to: reach(log), bytes: log.path().len() }),
             refused,
             findings: &plan.findings,
         });
@@ -50,9 +52,20 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Target, PlanA
     row("to write", Cell::Bytes(plan.footprint.bytes));
     row("to read", Cell::Bytes(plan.footprint.stored_bytes));
     row("objects", Cell::Count(plan.footprint.objects));
+    if let Some(log) = plan.log() {
+        row("log from", Cell::text(&log.path().from));
+        row("log up to", Cell::text(reach(log)));
+        row("log", Cell::Bytes(log.path().len()));
+    }
     for finding in &plan.findings {
         row("finding", Cell::text(finding));
     }
     row("verdict", Cell::text(if refused { "refused" } else { "possible" }));
     cx.table(&table)
+}
+
+/// The last position that the log behind the backup reaches.
+fn reach(log: &RestoreLog) -> LogPosition {
+    let (lineage, offset) = log.path().end();
+    log.source().ledger().position(lineage, offset)
 }

@@ -25,8 +25,14 @@ pub(crate) trait EngineKind: Debug + Send + Sync {
     /// Adds the options of a deployment that is restored into.
     fn target_options(&self, command: Command) -> Command;
 
+    /// Adds the options of a deployment whose change stream is captured.
+    fn stream_options(&self, command: Command) -> Command;
+
     /// The deployment to back up.
     fn source(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>>;
+
+    /// The deployment whose change stream is captured.
+    fn stream(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>>;
 
     /// The deployment to restore into.
     fn target(&self, into: &str, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>>;
@@ -50,6 +56,10 @@ pub(crate) trait Role: Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct Source;
 
+/// A deployment whose change stream is captured.
+#[derive(Debug)]
+pub(crate) struct Stream;
+
 /// A deployment that is written.
 #[derive(Debug)]
 pub(crate) struct Target;
@@ -57,6 +67,12 @@ pub(crate) struct Target;
 impl Role for Source {
     fn options(kind: &dyn EngineKind, command: Command) -> Command {
         kind.source_options(command)
+    }
+}
+
+impl Role for Stream {
+    fn options(kind: &dyn EngineKind, command: Command) -> Command {
+        kind.stream_options(command)
     }
 }
 
@@ -80,6 +96,13 @@ impl<X> OnEngine<Source, X> {
     /// The deployment to back up.
     pub(crate) fn source(&self) -> Result<Box<dyn BackupEngine>> {
         self.kind.source(&self.matches)
+    }
+}
+
+impl<X> OnEngine<Stream, X> {
+    /// The deployment whose change stream is captured.
+    pub(crate) fn source(&self) -> Result<Box<dyn BackupEngine>> {
+        self.kind.stream(&self.matches)
     }
 }
 

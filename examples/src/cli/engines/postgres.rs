@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use backup_core::{BackupEngine, Error, Result};
-use backup_postgres::{Checkpoint, Method, PostgresEngine, PostgresSettings};
+use backup_postgres::{Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
 use super::EngineKind;
@@ -30,6 +30,22 @@ struct PostgresSource {
     checkpoint: CheckpointArg,
 }
 
+/// The servers whose log is captured.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "PostgreSQL options")]
+#[group(skip)]
+struct PostgresStream {
+    /// libpq connection string or URI; may name several hosts, of which the primary is followed
+    #[arg(long, value_name = "CONNECTION")]
+    url: Option<String>,
+    /// The replication slot that makes the servers keep their log until it is stored; made if it does not exist
+    #[arg(long, value_name = "NAME", default_value = "backup_log", conflicts_with = "no_slot")]
+    slot: String,
+    /// Use no slot: log that a server removes before it is stored is lost
+    #[arg(long)]
+    no_slot: bool,
+}
+
 /// The data directory that is written.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "PostgreSQL options")]
@@ -41,6 +57,26 @@ struct PostgresTarget {
     /// Restore into an existing data directory by rewriting only what differs
     #[arg(long)]
     delta: bool,
+    /// How the restored server gets the log behind its backup: as files in its pg_wal, or streamed from this process, which then waits
+    /// until the server was started and has reached the target
+    #[arg(long, value_enum, default_value_t = ReplayArg::Files)]
+    replay: ReplayArg,
+    /// What the restored server does at the target
+    #[arg(long, value_enum, default_value_t = ActionArg::Promote)]
+    target_action: ActionArg,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReplayArg {
+    Files,
+    Serve,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ActionArg {
+    Promote,
+    Pause,
+    Shutdown,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -92,6 +128,18 @@ impl EngineKind for Postgres {
         PostgresTarget::augment_args(command)
     }
 
+    fn stream_options(&self, command: Command) -> Command {
+        PostgresStream::augment_args(command)
+    }
+
+    fn stream(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
+        let args = PostgresStream::from_arg_matches(matches).map_err(misread)?;
+        let mut settings = PostgresSettings::default();
+        settings.url = args.url;
+        settings.slot = if args.no_slot { LogSlot::None } else { LogSlot::Named(args.slot) };
+        Ok(Box::new(PostgresEngine::new(settings)?))
+    }
+
     fn source(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
         let args = PostgresSource::from_arg_matches(matches).map_err(misread)?;
         let mut settings = PostgresSettings::default();
@@ -114,6 +162,15 @@ impl EngineKind for Postgres {
         settings.data_dir = Some(into.into());
         settings.tablespaces = args.tablespace;
         settings.delta = args.delta;
+        settings.replay = match args.replay {
+            ReplayArg::Files => Replay::Files,
+            ReplayArg::Serve => Replay::Serve,
+        };
+        settings.target_action = match args.target_action {
+            ActionArg::Promote => TargetAction::Promote,
+            ActionArg::Pause => TargetAction::Pause,
+            ActionArg::Shutdown => TargetAction::Shutdown,
+        };
         Ok(Box::new(PostgresEngine::new(settings)?))
     }
 
