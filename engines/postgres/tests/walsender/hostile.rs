@@ -150,11 +150,10 @@ async fn whoever_takes_nothing_is_left() {
     let Some(archive) = archive().await else { return };
     let wal = serve_with(&archive, |options| options.client_timeout(Duration::from_millis(500))).await;
     let mut session = connect(&wal).await.unwrap();
-    let stream = session.copy_both("START_REPLICATION 0/1000000").await.unwrap();
+    let _untouched = session.copy_both("START_REPLICATION 0/1000000").await.unwrap();
     let progress = wait_for(&wal, |progress| progress.replicas.iter().any(|replica| !replica.active)).await;
     let end = { connect(&wal).await.unwrap().identify_system().await.unwrap().position };
     assert!(progress.replicas[0].sent < end, "{progress:?} {end}");
-    drop(stream);
 
     // It takes everything, and never says a word: asked for a sign of life half-way.
     let mut session = connect(&wal).await.unwrap();
