@@ -24,6 +24,7 @@
 //! - [`tar`]: the archives inside it, read as they come.
 //! - [`label`], [`control`], [`manifest`]: the files that say what a backup is.
 //! - [`wal`]: names, sizes and headers of segments; histories of timelines.
+//! - [`walsender`]: a server that a restored PostgreSQL streams its log from.
 //! - [`page`]: the checksum of data pages and the rule for pages that change while they are read.
 //! - [`exclude`]: which files are no part of a backup.
 //!
@@ -93,6 +94,7 @@ pub mod page;
 pub mod tar;
 mod version;
 pub mod wal;
+pub mod walsender;
 pub mod wire;
 
 pub use engine::{Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction};
