@@ -37,6 +37,8 @@ pub enum Phase {
     Sync,
     /// Checking stored content.
     Verify,
+    /// A restored deployment is replaying its log.
+    Replay,
 }
 
 impl Phase {
@@ -52,6 +54,7 @@ impl Phase {
             Self::Write => "write",
             Self::Sync => "sync",
             Self::Verify => "verify",
+            Self::Replay => "replay",
         }
     }
 }

@@ -15,6 +15,7 @@ mod recovery;
 mod replay;
 mod restore;
 mod scan;
+mod serve;
 mod settings;
 mod stop;
 mod supply;

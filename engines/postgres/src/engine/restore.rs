@@ -24,7 +24,8 @@ use backup_core::{BackupId, BackupSourceExt, Error, Finding, Goal, Result, Sever
 
 use super::facts::Facts;
 use super::recovery::Recovery;
-use super::settings::PostgresSettings;
+use super::serve::Serving;
+use super::settings::{PostgresSettings, Replay};
 use super::supply::Supply;
 use super::target::{self, MARKER, Placed};
 use super::{assess, ending, pages, replay, stop};
@@ -93,10 +94,25 @@ pub(super) async fn restore(settings: &PostgresSettings, cx: &RestoreContext) ->
     if let Some(supply) = &supply {
         let (own, dir, mode) = (supply.clone(), target.dir.clone(), target.file_mode());
         blocking(move || replay::histories(&own, &dir, mode)).await?;
-        extracted.written_bytes += replay::segments(supply, &target.dir, target.file_mode(), cx.work()).await?;
+    }
+    let mut serving = None;
+    match (&supply, settings.replay) {
+        (Some(supply), Replay::Files) => {
+            extracted.written_bytes += replay::segments(supply, &target.dir, target.file_mode(), cx.work()).await?;
+        }
+        (Some(supply), Replay::Serve) => {
+            let started = Serving::start(supply, &record.snapshot.version, cx.work()).await?;
+            recovery.conninfo = Some(started.conninfo());
+            serving = Some(started);
+        }
+        (None, _) => {}
     }
     recovery.action = settings.target_action;
+    let dir = target.dir.clone();
     blocking(move || target.finish(&auto_conf, &control, &recovery)).await?;
+    if let Some(serving) = serving {
+        serving.wait(&dir, SIGNAL, settings.target_action, cx.work()).await?;
+    }
     let mut restored = Restored::new(extracted);
     restored.findings = findings;
     if !startable.exists() {

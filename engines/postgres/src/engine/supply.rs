@@ -81,19 +81,6 @@ impl Supply {
         range.map_or(Ok(self.facts.timeline), |range| scan::timeline(&range.lineage))
     }
 
-    /// The timelines of the line, each with where it is left for the next one.
-    pub(super) fn line(&self) -> Result<Vec<(TimelineId, Lsn)>> {
-        let mut line: Vec<(TimelineId, Lsn)> = vec![(self.facts.timeline, self.facts.stop)];
-        for range in &self.ranges {
-            let timeline = scan::timeline(&range.lineage)?;
-            match line.last_mut() {
-                Some((last, end)) if *last == timeline => *end = Lsn(range.end),
-                _ => line.push((timeline, Lsn(range.end))),
-            }
-        }
-        Ok(line)
-    }
-
     /// Contents of the history files of all timelines that are known: a server that becomes a primary takes a number that is in none
     /// of them.
     pub(super) fn histories(&self) -> Vec<(TimelineId, Bytes)> {

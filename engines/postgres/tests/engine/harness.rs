@@ -257,6 +257,11 @@ impl Capture {
         self.task.await.unwrap().unwrap()
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Waits until it ends by itself, and why.
     pub(crate) async fn failure(self) -> backup_core::Error {
         let ended = tokio::time::timeout(PATIENCE, self.task).await.expect("the capture goes on");

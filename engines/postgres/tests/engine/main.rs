@@ -3,9 +3,12 @@
 //! Every version that is under test makes the round trip both ways; what does not depend on the version is shown on one.
 #![allow(clippy::unwrap_used)]
 
+mod capture;
 mod conformance;
 mod delta;
+mod failover;
 mod harness;
+mod moments;
 mod pages;
 mod refusals;
 mod roundtrip;
