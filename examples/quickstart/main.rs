@@ -1,9 +1,11 @@
 //! `cargo run --release --example quickstart`
 //!
-//! A real PostgreSQL is backed up, changed, backed up again, destroyed, and restored twice: no set-up, no server at hand.
+//! A real PostgreSQL is backed up, changed, backed up again, loses the wrong rows, is destroyed, and restored three times, once to the
+//! moment before the accident: no set-up, no server at hand.
 //! The testkit fetches PostgreSQL 17 once and runs it unprivileged on a free port; at the end, also after Ctrl-C,
 //! servers are stopped and directories removed.
 
+mod moment;
 mod report;
 mod story;
 

@@ -17,11 +17,12 @@ use backup_storage::{CreateOptions, Repository, RepositorySettings};
 use backup_testkit::pgbench::{ChangeShape, ClusterDigest, Dataset, digest_cluster};
 use backup_testkit::{self as testkit, PgVersion, Postgres, StopMode};
 
+use crate::moment::{self, Capture};
 use crate::report::{Narrator, comparison};
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const SHOP: &str = "shop";
+pub(crate) const SHOP: &str = "shop";
 const PASSPHRASE: &str = "correct horse battery staple";
 /// Two runs tell the same story.
 const SEED: u64 = 17;
@@ -62,6 +63,10 @@ pub(crate) async fn tell(bytes: u64, work: &Work, say: &mut Narrator) -> Outcome
     let settings = PostgresSettings::default();
     let engine = PostgresEngine::new(settings.url(server.conn_string("postgres")).data_dir(server.data_dir()))?;
 
+    say.chapter("The log is captured")?;
+    let capture = Capture::start(&repository, server.conn_string("postgres"), work)?;
+    say.line("From here on every change is on its way into the repository within a second, as to a standby.")?;
+
     say.chapter("A full backup")?;
     let full = back_up(&repository, &engine, &server, BackupOptions::full(), work).await?;
     say.backup(&full)?;
@@ -75,6 +80,10 @@ pub(crate) async fn tell(bytes: u64, work: &Work, say: &mut Narrator) -> Outcome
     say.chapter("An incremental backup")?;
     let incremental = back_up(&repository, &engine, &server, BackupOptions::default(), work).await?;
     say.backup(&incremental)?;
+
+    say.chapter("Somebody deletes the wrong rows")?;
+    let moment = moment::accident(&server, say).await?;
+    capture.finish(&repository, &server, work).await?;
 
     say.chapter("The database is destroyed")?;
     destroy(server).await?;
@@ -107,6 +116,9 @@ pub(crate) async fn tell(bytes: u64, work: &Work, say: &mut Narrator) -> Outcome
         ))?;
         std::fs::remove_dir_all(&directory)?;
     }
+
+    say.chapter("Back to the moment before the accident")?;
+    moment::rewind(&repository, &moment, &scratch.path().join("rewound"), work, say).await?;
 
     say.chapter("Side by side")?;
     say.table(&comparison(&journeys))?;

@@ -151,11 +151,17 @@ pub(super) fn name_of(settings: &Settings) -> String {
     settings.hosts.first().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Why there is no node: what a person can mend first.
+/// Why there is no node. As long as one of them may come back it is worth waiting for it.
 fn nobody(failures: Vec<Error>) -> Error {
-    let wrong = failures.iter().position(|error| error.kind() != ErrorKind::Unavailable);
-    let first = failures.into_iter().nth(wrong.unwrap_or(0));
-    first.unwrap_or_else(|| Error::unavailable("no server of the wanted role answers"))
+    if failures.is_empty() {
+        return Error::unavailable("no server of the wanted role answers");
+    }
+    let all: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    let passing = failures.iter().any(|error| error.kind() == ErrorKind::Unavailable);
+    match failures.into_iter().next() {
+        Some(first) if !passing => first,
+        _ => Error::unavailable(all.join("; ")),
+    }
 }
 
 async fn look(settings: &Settings) -> Result<Node> {

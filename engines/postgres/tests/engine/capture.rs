@@ -80,7 +80,10 @@ async fn log_that_the_server_removed_is_a_hole_and_a_new_backup_a_new_window() {
     capture.reaches(1, flushed(&client).await).await;
     capture.stop().await;
     for _ in 0..12 {
-        client.batch_execute("create table gone as select repeat('x', 1000) from generate_series(1, 2000)").await.unwrap();
+        client
+            .batch_execute("create table gone as select repeat('x', 1000) from generate_series(1, 2000)")
+            .await
+            .unwrap();
         client.batch_execute("drop table gone; select pg_switch_wal(); checkpoint").await.unwrap();
     }
     let capture = Capture::start(&vault.0, slotless, LogOptions::default());
@@ -113,7 +116,10 @@ async fn the_log_begins_with_the_newest_backup_if_the_server_still_has_it() {
     let vault = Vault::memory();
     let backup = vault.backup(&engine(&server, Method::Protocol)).await;
     client.batch_execute("create table t as select generate_series(1, 1000); select pg_switch_wal()").await.unwrap();
-    client.batch_execute("insert into t select generate_series(1, 1000); select pg_switch_wal(); checkpoint").await.unwrap();
+    client
+        .batch_execute("insert into t select generate_series(1, 1000); select pg_switch_wal(); checkpoint")
+        .await
+        .unwrap();
     let capture = Capture::start(&vault.0, settings(&server), LogOptions::default());
     capture.reaches(1, flushed(&client).await).await;
     capture.stop().await;

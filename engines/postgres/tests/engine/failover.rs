@@ -111,7 +111,11 @@ async fn no_acknowledged_commit_is_lost_with_the_primary_and_its_disk() {
     vault.backup(&engine(&server, Method::Local)).await;
     let follow = |server: &Postgres| {
         let url = format!("{} application_name=backup", server.unix_conn_string("postgres"));
-        Capture::start(&vault.0, PostgresSettings::default().url(url), LogOptions::default().flush_after(Duration::ZERO))
+        Capture::start(
+            &vault.0,
+            PostgresSettings::default().url(url),
+            LogOptions::default().flush_after(Duration::ZERO),
+        )
     };
     drop(client);
     let mut places = Vec::new();
