@@ -10,3 +10,8 @@ use shelf::Shelf;
 async fn the_repository_in_memory_conforms() {
     backup_core::conformance::repository::run(&Shelf::wrapped(|repository| repository)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_log_conforms() {
+    backup_core::conformance::log::run(&Shelf::wrapped(|repository| repository)).await;
+}

@@ -1,6 +1,7 @@
 use super::*;
 use crate::env::Env;
 use crate::id::ServiceId;
+use crate::log::{Fork, Notation};
 use crate::snapshot::{Consistency, Snapshot};
 use proptest::prelude::*;
 
@@ -96,6 +97,140 @@ fn a_recovered_backup_makes_what_it_reuses_known_and_harmless() {
     assert_eq!(catalog.session(session(9)), None);
 }
 
+fn now() -> Timestamp {
+    Env::seeded(0).now()
+}
+
+fn lineage(n: u8) -> Lineage {
+    Lineage::new(n.to_string())
+}
+
+fn log_opened(epoch: u32, purpose: LogPurpose) -> Event {
+    Event::LogOpened { epoch: LogEpoch(epoch), purpose, at: now() }
+}
+
+fn log_sealed(epoch: u32, ends: &[(u8, u64)]) -> Event {
+    Event::LogSealed { epoch: LogEpoch(epoch), ends: ends_of(ends), at: now() }
+}
+
+fn log_compacted(epoch: u32, through: u64, ends: &[(u8, u64)]) -> Event {
+    Event::LogCompacted { epoch: LogEpoch(epoch), through, ends: ends_of(ends), at: now() }
+}
+
+fn ends_of(ends: &[(u8, u64)]) -> BTreeMap<Lineage, u64> {
+    ends.iter().map(|(n, end)| (lineage(*n), *end)).collect()
+}
+
+fn lineage_added(n: u8, fork: Option<(u8, u64)>) -> Event {
+    let mut record = LineageRecord::new(lineage(n), "source", Notation::HexHalves, now()).with_fact("k", "v");
+    record.fork = fork.map(|(parent, offset)| Fork { lineage: lineage(parent), offset });
+    Event::LineageAdded { record: Box::new(record) }
+}
+
+fn log_gap(n: u8, start: u64, end: u64) -> Event {
+    Event::LogGap { lineage: lineage(n), start, end, reason: "lost".to_owned(), at: now() }
+}
+
+fn log_damaged(object: &str, n: u8, start: u64, end: u64) -> Event {
+    let (object, problem) = (object.to_owned(), "flipped".to_owned());
+    Event::LogDamaged { object, lineage: lineage(n), start, end, problem, at: now() }
+}
+
+#[test]
+fn log_writers_are_numbered_and_of_two_streams_the_later_fences_the_earlier() {
+    use LogPurpose::{Compact, Import, Stream};
+    let mut catalog = fold(&[log_opened(1, Stream), log_opened(2, Import), log_opened(3, Compact)]).unwrap();
+    assert_eq!(catalog.log().fenced_by(LogEpoch(1)), None, "nobody else follows the stream");
+    for taken in [0, 1, 3, 5] {
+        let rejected = Err(Rejected::LogEpochTaken(LogEpoch(taken)));
+        assert_eq!(catalog.apply(&log_opened(taken, Stream)), rejected, "the next number is 4");
+    }
+    for epoch in [4, 5] {
+        assert_eq!(catalog.log().next_epoch(), LogEpoch(epoch));
+        catalog.apply(&log_opened(epoch, Stream)).unwrap();
+    }
+    let fenced = |epoch| catalog.log().fenced_by(LogEpoch(epoch));
+    assert_eq!([1, 2, 3, 4, 5, 6].map(fenced), [Some(LogEpoch(4)), None, None, Some(LogEpoch(5)), None, None]);
+}
+
+#[test]
+fn a_log_writer_is_sealed_once_and_counts_up_to_its_ends() {
+    let open = log_opened(1, LogPurpose::Stream);
+    assert_eq!(fold(&[log_sealed(1, &[])]), Err(Rejected::LogEpochUnknown(LogEpoch(1))));
+    let mut catalog = fold(std::slice::from_ref(&open)).unwrap();
+    let counts = |catalog: &Catalog, epoch, n, end| catalog.log().counts(LogEpoch(epoch), &lineage(n), end);
+    assert!(counts(&catalog, 1, 1, 99) && counts(&catalog, 1, 2, 99), "what is stored by an open writer counts");
+    assert!(!counts(&catalog, 2, 1, 99), "what nobody has opened does not");
+    catalog.apply(&log_sealed(1, &[(1, 50)])).unwrap();
+    assert_eq!(catalog.apply(&log_sealed(1, &[(1, 60)])), Err(Rejected::LogEpochSealed(LogEpoch(1))));
+    assert_eq!([50, 51].map(|end| counts(&catalog, 1, 1, end)), [true, false]);
+    assert!(!counts(&catalog, 1, 2, 10), "a lineage that it did not write");
+}
+
+#[test]
+fn a_lineage_is_known_once_as_what_it_is() {
+    let mut catalog = fold(&[lineage_added(1, None), lineage_added(2, Some((1, 40)))]).unwrap();
+    assert_eq!(catalog.apply(&lineage_added(2, Some((1, 40)))), Err(Rejected::LineageExists(lineage(2))));
+    for other in [lineage_added(2, Some((1, 41))), lineage_added(2, None)] {
+        assert_eq!(catalog.apply(&other), Err(Rejected::LineageDiffers(lineage(2))));
+    }
+    let known: Vec<_> = catalog.log().lineages().iter().map(|record| record.lineage.clone()).collect();
+    assert_eq!(known, [lineage(1), lineage(2)]);
+}
+
+#[test]
+fn gaps_damages_and_expiry_are_of_lineages_that_are_known() {
+    let expired = |n, before| Event::LogExpired { lineage: lineage(n), before, at: now() };
+    let mut catalog = fold(&[lineage_added(1, None)]).unwrap();
+    for unknown in [log_gap(2, 1, 5), log_damaged("o", 2, 1, 5), expired(2, 5)] {
+        assert_eq!(catalog.apply(&unknown), Err(Rejected::LineageUnknown(lineage(2))));
+    }
+    for odd in [log_gap(1, 5, 4), log_damaged("o", 1, 5, 4)] {
+        assert_eq!(catalog.apply(&odd), Err(Rejected::NoRange { start: 5, end: 4 }));
+    }
+    for event in [log_gap(1, 10, 20), log_gap(1, 30, 30), log_damaged("o", 1, 40, 50), expired(1, 9), expired(1, 5)] {
+        catalog.apply(&event).unwrap();
+    }
+    // Found again, a damage is what it was.
+    catalog.apply(&log_damaged("o", 1, 40, 60)).unwrap();
+    let log = catalog.log();
+    assert_eq!((log.gaps().len(), log.breaks(&lineage(1)).into_iter().collect::<Vec<_>>()), (2, vec![30]));
+    assert_eq!(log.damages()["o"].range.offsets(), 40..50);
+    assert_eq!(log.expired_before(&lineage(1)), 9, "what has expired stays expired");
+}
+
+#[test]
+fn what_was_compacted_only_grows() {
+    assert_eq!(fold(&[log_compacted(1, 5, &[])]), Err(Rejected::LogEpochUnknown(LogEpoch(1))));
+    let events = [log_opened(1, LogPurpose::Stream), log_compacted(1, 5, &[(1, 50)]), log_compacted(1, 3, &[(1, 30)])];
+    let catalog = fold(&events).unwrap();
+    let settled = catalog.log().writer(LogEpoch(1)).unwrap().settled.clone().unwrap();
+    assert_eq!((settled.through, settled.ends), (5, ends_of(&[(1, 50)])));
+}
+
+fn any_log_event() -> impl Strategy<Value = Event> {
+    let (n, offset) = (0..3u8, 0..50u64);
+    let range = (n.clone(), offset.clone(), offset.clone());
+    let purpose = prop_oneof![Just(LogPurpose::Stream), Just(LogPurpose::Import), Just(LogPurpose::Compact)];
+    prop_oneof![
+        (1..5u32, purpose).prop_map(|(epoch, purpose)| log_opened(epoch, purpose)),
+        (1..5u32, n.clone(), offset.clone()).prop_map(|(epoch, n, end)| log_sealed(epoch, &[(n, end)])),
+        (n.clone(), prop::option::of((n.clone(), offset.clone()))).prop_map(|(n, fork)| lineage_added(n, fork)),
+        range.clone().prop_map(|(n, start, end)| log_gap(n, start, end)),
+        range.prop_map(|(n, start, end)| log_damaged(&format!("log/{n}/{start}"), n, start, end)),
+        (n.clone(), offset.clone()).prop_map(|(n, before)| Event::LogExpired {
+            lineage: lineage(n),
+            before,
+            at: now()
+        }),
+        (1..5u32, offset.clone(), n, offset).prop_map(|(epoch, through, n, end)| log_compacted(
+            epoch,
+            through,
+            &[(n, end)]
+        )),
+    ]
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let n = 0..4u8;
     prop_oneof![
@@ -104,6 +239,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         n.clone().prop_map(|n| closed(n, CloseReason::Abandoned)),
         n.clone().prop_map(|n| closed(n, CloseReason::Fenced)),
         (n.clone(), n).prop_map(|(a, b)| Event::BackupRecovered { record: Box::new(record(a, None, &[b])) }),
+        any_log_event(),
     ]
 }
 
@@ -120,6 +256,8 @@ proptest! {
         for backup in catalog.backups() {
             prop_assert_eq!(catalog.session(backup.session), Some(&SessionState::Committed(backup.id)));
         }
+        let numbers: Vec<_> = catalog.log().writers().map(|(epoch, _)| epoch.0).collect();
+        prop_assert_eq!(&numbers, &(1..=numbers.len() as u32).collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,4 +9,5 @@
 
 mod bytes;
 pub mod engine;
+pub mod log;
 pub mod repository;

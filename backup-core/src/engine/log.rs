@@ -102,6 +102,7 @@ pub trait LogSink: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) when it is known with another source or origin: this is somebody else's log.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when its name is not [storable](Lineage::is_storable).
     async fn declare(&self, record: LineageRecord) -> Result<()>;
 
     /// Appends `bytes` as `range`, with what was noticed in them.
@@ -109,13 +110,16 @@ pub trait LogSink: Debug + Send + Sync {
     /// Returns once the bytes are queued, not when they are durable: acknowledge only what [`durable`](Self::durable) has passed. Waits
     /// while too much is queued. The first range of a lineage may begin anywhere; each following one begins where the last one ended.
     /// Writers that import may begin each range anywhere. An empty range with marks is a word about the place that was reached.
+    /// Marks lie in the range; only a word of the source about its end ([`Mark::AsOf`]) may lie beyond, and counts once the log has
+    /// come so far.
     ///
     /// # Cancel safety
     /// Dropping the future queues either all of `bytes` or nothing.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) for a range that does not meet the last one, naming both ends, and when a later writer
-    /// has fenced this one; the store's own error when a piece could not be stored.
+    /// has fenced this one; [`InvalidInput`](crate::ErrorKind::InvalidInput) for a lineage that was not declared, for marks outside of
+    /// the range, and when the writer was closed; the store's own error when a piece could not be stored.
     async fn append(&self, range: LogRange, bytes: Bytes, marks: &[Mark]) -> Result<()>;
 
     /// Records that `range` was lost, or, when it is empty, that the history of the source was cut there. The next range begins at its end.
@@ -158,8 +162,9 @@ pub trait LogSource: Debug + Send + Sync {
     /// names both ends of the hole.
     fn read(&self, range: LogRange) -> BoxStream<'_, Result<Bytes>>;
 
-    /// The indices of the stored pieces that meet `range`, in order of their offsets, each with what it describes. Of pieces that hold
-    /// the same bytes one is given.
+    /// The indices of the stored pieces that meet or touch `range`, in order of their offsets, each with what it describes. Of pieces
+    /// that hold the same bytes one is given, and of those that hold none (the source's word that nothing happened) the last word of
+    /// each place.
     fn index(&self, range: LogRange) -> BoxStream<'_, Result<(LogRange, LogIndex)>>;
 
     /// How many stored bytes lie in `range`, at most, and in how many objects.
@@ -289,28 +294,36 @@ impl RestoreLog {
         &self.path
     }
 
-    /// Where to look for the first commit later than `time`: the pieces of log, in order, in the last of which its record ends. None
-    /// when there is no such commit.
+    /// Where to look for the first commit later than `time`: its record ends behind the first position, and at the second or before.
+    /// None when there is no such commit.
+    ///
+    /// That there is one is certain, unless the second position is the end of the path: where the source's clock went backwards just
+    /// before the path begins, only the log itself can tell.
     ///
     /// # Errors
     /// Those of reading the index.
     pub async fn first_later(&self, time: Timestamp) -> Result<Option<(LogPosition, LogPosition)>> {
         let ledger = self.source.ledger();
         let mut before = self.path.from.clone();
+        // An index knows only the running maximum of its piece. A later commit before the path hides those behind it.
+        let mut hidden = false;
         for range in &self.path.ranges {
             let mut pieces = self.source.index(range.clone());
             while let Some((piece, index)) = pieces.try_next().await? {
                 // Commits before the path are part of the backup.
+                hidden |=
+                    index.samples.iter().any(|s| s.at > time && s.offset <= range.start) && piece.end > range.start;
                 let later = index.samples.iter().find(|s| s.at > time && s.offset > range.start);
                 match later {
                     Some(sample) if sample.offset <= range.end => {
-                        let known = index.samples.iter().filter(|s| s.at <= time && s.offset > range.start);
-                        if let Some(known) = known.last() {
+                        let mut known = index.samples.iter().filter(|s| s.at <= time && s.offset > range.start);
+                        if let Some(known) = known.next_back().filter(|_| !hidden) {
                             before = ledger.position(&range.lineage, known.offset);
                         }
                         return Ok(Some((before, ledger.position(&range.lineage, sample.offset))));
                     }
                     Some(_) => break,
+                    None if hidden => {}
                     None => {
                         let end = piece.end.clamp(range.start, range.end);
                         before = ledger.position(&range.lineage, end);
@@ -318,7 +331,8 @@ impl RestoreLog {
                 }
             }
         }
-        Ok(None)
+        let (lineage, end) = self.path.end();
+        Ok(hidden.then(|| (before, ledger.position(lineage, end))))
     }
 
     /// The places of the log that bear `name`: lineage, end of the record, moment.
@@ -344,29 +358,37 @@ impl RestoreLog {
     /// # Errors
     /// Those of reading the index.
     pub async fn known_until(&self) -> Result<Option<Timestamp>> {
-        for range in self.path.ranges.iter().rev() {
-            // The newest pieces tell; only a log of many idle pieces has to be looked at further.
-            let mut window = (16_u64 << 20).min(range.len());
+        let here = LogRange::new(self.path.from.lineage.clone(), self.path.from.offset..self.path.from.offset);
+        let nothing = self.path.ranges.is_empty().then_some(&here);
+        for range in nothing.into_iter().chain(self.path.ranges.iter().rev()) {
+            let part = |len: u64| LogRange::new(range.lineage.clone(), range.end - len..range.end);
+            // The newest pieces tell; only a log of many pieces without commits has to be looked at further.
+            let mut len = range.len();
+            while len > 0 && self.source.weight(&part(len)).1 > MANY {
+                len /= 2;
+            }
             loop {
-                let part = LogRange::new(range.lineage.clone(), range.end - window..range.end);
-                let pieces: Vec<_> = self.source.index(part).try_collect().await?;
-                let inside = pieces.iter().map(|(piece, index)| {
+                let pieces: Vec<_> = self.source.index(part(len)).try_collect().await?;
+                let known = pieces.iter().filter_map(|(piece, index)| {
                     let whole = piece.end <= range.end;
                     let commits = index.samples.iter().filter(|s| s.offset <= range.end).map(|s| s.at).max();
                     if whole { index.known_until() } else { commits }
                 });
-                if let Some(moment) = inside.flatten().max() {
+                if let Some(moment) = known.max() {
                     return Ok(Some(moment));
                 }
-                if window == range.len() {
+                if len == range.len() {
                     break;
                 }
-                window = window.saturating_mul(16).min(range.len());
+                len = len.max(1).saturating_mul(16).min(range.len());
             }
         }
         Ok(None)
     }
 }
+
+/// Of how many pieces the index is read to learn the moment of the log's end.
+const MANY: u64 = 16;
 
 /// What a repository without a log answers.
 pub(crate) fn no_position(text: &str) -> Error {

@@ -128,10 +128,15 @@ impl Ledger {
         self.branches.get(lineage).map(|branch| &branch.record)
     }
 
-    /// The lineage that the source follows, as far as it is known: the one that was met last.
+    /// The lineage that the source follows, as far as it is known: of those that no other was forked from, the one that was
+    /// met last. An ancestor may be met after its successor, when its log is imported.
     #[must_use]
     pub fn trunk(&self) -> Option<&Lineage> {
-        self.order.last()
+        let left = |lineage: &&Lineage| {
+            let forks = self.branches.values().filter_map(|branch| branch.record.fork.as_ref());
+            forks.filter(|fork| fork.lineage == **lineage).count() > 0
+        };
+        self.order.iter().rev().find(|lineage| !left(lineage)).or(self.order.last())
     }
 
     /// What is stored of `lineage`.
@@ -220,7 +225,7 @@ impl Ledger {
         let mut windows: Vec<Window> = Vec::new();
         let mut backups: Vec<_> = backups.into_iter().collect();
         // Along a history offsets grow; between histories the moment has to do.
-        backups.sort_by(|a, b| (a.at, a.stop.offset, a.id).cmp(&(b.at, b.stop.offset, b.id)));
+        backups.sort_by_key(|backup| (backup.at, backup.stop.offset, backup.id));
         for backup in backups {
             for path in self.paths(&backup.stop) {
                 let (lineage, offset) = path.end();
@@ -272,6 +277,19 @@ impl Ledger {
             }
         }
         holes
+    }
+
+    /// The first hole in `range`: from where the log ends or was cut to where it goes on, or to the end of the range when it does
+    /// not. None when all of the range is stored.
+    #[must_use]
+    pub fn first_hole(&self, range: &LogRange) -> Option<Hole> {
+        let covered = self.covered(&range.lineage);
+        if covered.contains(&range.offsets()) {
+            return None;
+        }
+        let at = covered.containing(range.start).map_or(range.start, |found| found.end);
+        let next = covered.next_from(at).map_or(range.end, |next| next.start);
+        Some(self.hole(&range.lineage, at, next))
     }
 
     fn hole(&self, lineage: &Lineage, start: u64, end: u64) -> Hole {

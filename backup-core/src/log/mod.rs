@@ -22,11 +22,11 @@ mod state;
 mod window;
 
 pub use epoch::{LogEpoch, LogPurpose};
-pub use index::{IndexBuilder, LogIndex, NamedPoint, TimeSample};
+pub use index::{AsOf, IndexBuilder, LogIndex, NamedPoint, TimeSample};
 pub use intervals::Intervals;
 pub use ledger::{Ledger, LogPath};
 pub use lineage::{Fork, LineageRecord, Notation};
-pub use mark::Mark;
+pub use mark::{Mark, MarkQueue};
 pub use range::LogRange;
-pub use state::{LogDamage, LogGap, LogState, LogWriter};
+pub use state::{LogDamage, LogGap, LogSettled, LogState, LogWriter};
 pub use window::{BackupPoint, Hole, Window};

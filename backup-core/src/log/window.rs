@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{LogPath, LogRange};
 use crate::catalog::BackupRecord;
+use crate::error::Error;
 use crate::id::BackupId;
 use crate::position::LogPosition;
 
@@ -74,4 +75,22 @@ pub struct Hole {
     pub to: LogPosition,
     /// Why, as far as it is known.
     pub reason: Option<String>,
+}
+
+impl Hole {
+    /// What a reader of the missing log is told: [`Damaged`](crate::ErrorKind::Damaged), with both ends.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        let Self { range, from, to, reason } = self;
+        let mut text = if range.is_empty() {
+            format!("the log of lineage {} was cut at {from}", range.lineage)
+        } else {
+            format!("the log of lineage {} is missing between {from} and {to}", range.lineage)
+        };
+        if let Some(reason) = reason {
+            text.push_str(": ");
+            text.push_str(reason);
+        }
+        Error::damaged(text)
+    }
 }

@@ -16,7 +16,8 @@ use crate::repository::Repository;
 ///
 /// # Errors
 /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the engine has no log; [`Conflict`](crate::ErrorKind::Conflict) when a later writer was
-/// opened; those of the engine and of the repository.
+/// opened; [`Cancelled`](crate::ErrorKind::Cancelled) when the work was cancelled before a writer was opened; those of the engine and of the
+/// repository.
 #[tracing::instrument(skip_all, fields(%engine, %repository))]
 pub async fn capture(
     repository: &dyn Repository,

@@ -35,7 +35,7 @@ impl Choices<'_> {
     /// InvalidInput, when it cannot be reached; the message names what can.
     pub(super) async fn choose(&self, target: &RecoveryTarget) -> Result<Choice> {
         match &target.goal {
-            Goal::Latest => self.latest(),
+            Goal::Latest => self.latest().await,
             Goal::Backup(id) => Ok(Choice { backup: self.backup(*id)?.clone(), path: None }),
             Goal::Time(time) => self.time(target, *time).await,
             Goal::Position(text) => self.position(target, text).await,
@@ -58,7 +58,9 @@ impl Choices<'_> {
         Ok(backup)
     }
 
-    fn latest(&self) -> Result<Choice> {
+    /// The newest state is where the history ends that the source follows. A backup may be newer than that, when nobody has captured
+    /// what came before it.
+    async fn latest(&self) -> Result<Choice> {
         let engine = self.name();
         let newest = self
             .catalog
@@ -66,9 +68,16 @@ impl Choices<'_> {
             .filter(|b| b.snapshot.engine == engine)
             .max_by_key(|b| (b.snapshot.consistent_at(), b.ended_at, b.id))
             .ok_or_else(|| Error::invalid(format!("there is no {engine} backup to restore")))?;
-        let stop = newest.snapshot.stop.as_ref();
-        let path = stop.and_then(|stop| self.log.ledger().paths(stop).into_iter().next());
-        Ok(Choice { backup: newest.clone(), path: path.filter(|path| !path.is_empty()) })
+        let windows = self.windows().await?.windows;
+        let followed = windows.iter().filter(|timed| !timed.window.orphaned).max_by_key(|timed| timed.to_time);
+        let Some(timed) = followed.filter(|timed| newest.snapshot.consistent_at() <= timed.to_time) else {
+            let stop = newest.snapshot.stop.as_ref();
+            let path = stop.and_then(|stop| self.log.ledger().paths(stop).into_iter().next());
+            return Ok(Choice { backup: newest.clone(), path: path.filter(|path| !path.is_empty()) });
+        };
+        let last = timed.window.backups.iter().max_by_key(|backup| (backup.at, backup.stop.offset, backup.id));
+        let last = last.ok_or_else(|| Error::internal("a window has no backup"))?;
+        self.along(last, &timed.window.path)
     }
 
     async fn windows(&self) -> Result<Restorable> {

@@ -20,6 +20,9 @@ use crate::repository::{MemoryRepository, ParentChoice, Repository};
 use crate::snapshot::{Consistency, Finding, Severity, Snapshot};
 use crate::target::{Goal, RecoveryTarget};
 
+mod lines;
+mod log;
+
 /// An engine whose deployment is one text.
 #[derive(Debug)]
 struct Text {

@@ -1,5 +1,6 @@
 //! A repository that breaks exactly one rule.
 
+mod log;
 mod session;
 mod source;
 
@@ -8,7 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::catalog::Catalog;
-use backup_core::engine::{BackupSource, Work};
+use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
+use backup_core::log::LogPurpose;
 use backup_core::repository::{BackupSession, Damage, ParentChoice, Repository, VerifyLevel, VerifyReport};
 use backup_core::{BackupId, Result, ServiceId};
 use parking_lot::Mutex;
@@ -42,6 +44,16 @@ pub(crate) enum Fault {
     CriesWolf,
     OpensAnything,
     ShowsOldCatalog,
+    AcknowledgesEarly,
+    SwallowsConflicts,
+    NeverFencesLogs,
+    FencesByImport,
+    ForgetsForks,
+    ForgetsReasons,
+    ForgetsMarks,
+    StaysOpen,
+    ReadsOverHoles,
+    DescribesTwice,
 }
 
 #[derive(Debug)]
@@ -101,5 +113,19 @@ impl Repository for Mutant {
             report.damages.push(Damage::new("nothing", "looks odd", Vec::new()));
         }
         Ok(report)
+    }
+
+    async fn open_log(&self, mut options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {
+        match self.fault {
+            Fault::NeverFencesLogs => options.purpose = LogPurpose::Import,
+            Fault::FencesByImport => options.purpose = LogPurpose::Stream,
+            _ => {}
+        }
+        let inner = self.inner.open_log(options, work).await?;
+        Ok(Arc::new(log::MutantSink { inner, fault: self.fault, held: Mutex::default() }))
+    }
+
+    async fn log(&self) -> Result<Arc<dyn LogSource>> {
+        Ok(Arc::new(log::MutantLog { inner: self.inner.log().await?, fault: self.fault }))
     }
 }

@@ -14,7 +14,8 @@ use super::Suite;
 use super::cases::restore;
 use crate::catalog::{BackupRecord, Catalog};
 use crate::engine::{
-    BackupSink, BackupSource, BlockInspector, Extract, Extracted, Footprint, LocalFile, Put, Stored, Work,
+    BackupSink, BackupSource, BlockInspector, Extract, Extracted, Footprint, LocalFile, LogOptions, LogSink, LogSource,
+    Put, Stored, Work,
 };
 use crate::entry::{EntryInfo, EntryKind, EntryMeta, EntryPath, Selector};
 use crate::error::{Error, ErrorKind, Result};
@@ -192,6 +193,14 @@ impl Repository for Tripping {
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport> {
         self.inner.verify(level, work).await
+    }
+
+    async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {
+        self.inner.open_log(options, work).await
+    }
+
+    async fn log(&self) -> Result<Arc<dyn LogSource>> {
+        self.inner.log().await
     }
 }
 

@@ -1,3 +1,5 @@
+#![allow(clippy::single_range_in_vec_init, reason = "sets of offsets are compared, often of one interval")]
+
 use super::*;
 use crate::id::BackupId;
 use crate::log::{LogGap, Notation};
@@ -109,6 +111,30 @@ fn forks_in_a_circle_end() {
     assert_eq!(ledger.ancestry(&name(1)).len(), 2);
     let _ = ledger.windows([backup(1, 1, 3)]);
     let _ = ledger.holes();
+}
+
+#[test]
+fn an_ancestor_that_is_met_late_is_not_what_the_source_follows() {
+    let state = state([record(2, Some((1, 40))), record(3, Some((2, 50))), record(1, None)]);
+    let ledger = Ledger::new(&state, []);
+    assert_eq!(ledger.trunk(), Some(&name(3)));
+}
+
+#[test]
+fn the_first_hole_ends_where_the_log_goes_on() {
+    let mut state = state([record(1, None)]);
+    state.gaps.push(LogGap { range: range(1, 30..30), reason: "reset".to_owned(), at: at(0) });
+    let ledger = Ledger::new(&state, [range(1, 10..40), range(1, 50..60)]);
+    let hole = |asked: std::ops::Range<u64>| ledger.first_hole(&range(1, asked)).map(|hole| hole.range.offsets());
+    for whole in [10..30, 30..40, 50..60, 55..55, 45..45] {
+        assert_eq!(hole(whole.clone()), None, "{whole:?}");
+    }
+    for (asked, missing) in
+        [(10..31, 30..30), (35..60, 40..50), (42..45, 42..50), (5..20, 5..10), (55..70, 60..70), (80..90, 80..90)]
+    {
+        assert_eq!(hole(asked.clone()), Some(missing), "{asked:?}");
+    }
+    assert!(ledger.first_hole(&range(1, 10..31)).unwrap().error().to_string().contains("cut at 30: reset"));
 }
 
 prop_compose! {

@@ -1,12 +1,13 @@
 //! A repository in memory, for tests of engines and of orchestration.
 //!
 //! It keeps every rule of the traits: the same journal events folded by the same [`Catalog`], sessions that can be fenced,
-//! positional reuse of unchanged blocks, extraction into real directories. What it does not have is speed, encryption and
+//! positional reuse of unchanged blocks, extraction into real directories, logs of one writer at a time. What it does not have is speed, encryption and
 //! a life beyond the process. Plain sequential code: where it and `backup-storage` disagree, one of them has a bug.
 
 mod content;
 mod extract;
 mod foreign;
+mod log;
 mod place;
 mod session;
 mod sink;
@@ -21,11 +22,12 @@ use parking_lot::Mutex;
 
 use super::{BackupSession, Damage, ParentChoice, Repository, VerifyLevel, VerifyReport};
 use crate::catalog::{Catalog, CloseReason, Event};
-use crate::engine::{BackupSource, Work};
+use crate::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::id::{BackupId, ServiceId, SessionId};
 use content::Manifest;
+use log::{MemoryLogSink, Piece};
 use session::MemorySession;
 use source::MemorySource;
 
@@ -36,6 +38,8 @@ struct Shared {
     journal: Vec<Vec<u8>>,
     catalog: Catalog,
     manifests: BTreeMap<BackupId, Arc<Manifest>>,
+    /// In the order in which it was stored.
+    log: Vec<Arc<Piece>>,
 }
 
 impl Shared {
@@ -171,6 +175,15 @@ impl Repository for MemoryRepository {
             report.objects = sessions.len() as u64;
         }
         Ok(report)
+    }
+
+    async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {
+        work.checkpoint()?;
+        Ok(Arc::new(MemoryLogSink::open(self, &options, work)?))
+    }
+
+    async fn log(&self) -> Result<Arc<dyn LogSource>> {
+        Ok(Arc::new(self.shared.lock().log_source()))
     }
 }
 
