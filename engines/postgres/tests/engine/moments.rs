@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use backup_core::engine::LogOptions;
+use backup_core::env::Env;
 use backup_core::{Goal, RecoveryTarget};
 use backup_postgres::{Method, Replay};
 use backup_testkit::pgbench::Bank;
 use backup_testkit::{PgVersion, Postgres, StopMode, require_or_skip};
-use proptest::prelude::RngCore;
-use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::harness::{Capture, Commit, Tally, Target, Vault, commits, engine, flushed, settings};
 
@@ -62,8 +61,8 @@ async fn any_moment(version: PgVersion) {
     let inside: Vec<&Commit> = log.iter().filter(|c| c.start > start && own.contains(&c.xid)).collect();
     assert!(inside.len() > 200, "{}", inside.len());
     assert!(second.snapshot.stop.is_some());
-    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-    let mut pick = |below: usize| (random.next_u64() % below as u64) as usize;
+    let random = Env::seeded(u64::from(version.major()));
+    let pick = |below: usize| (u64::from_le_bytes(random.random()) % below as u64) as usize;
     let after = first.snapshot.consistent_at();
     for number in 0..TARGETS * 2 {
         let at = inside[pick(inside.len() - 1)];
