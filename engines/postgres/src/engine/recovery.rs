@@ -8,13 +8,15 @@ use super::stop::Stop;
 use crate::lsn::{Lsn, TimelineId};
 
 /// The settings of the recovery but for its target. Whatever the source had configured for its own must not act here. The
-/// target comes last: a server refuses a second kind of target after a first, even an empty one.
+/// target comes last: a server refuses a second kind of target after a first, even an empty one. At every change of timelines a
+/// standby pauses for the retry interval, by default five seconds.
 const FIXED: &str = "\
 primary_slot_name = ''
 restore_command = ''
 archive_cleanup_command = ''
 recovery_end_command = ''
 recovery_min_apply_delay = 0
+wal_retrieve_retry_interval = 100
 recovery_target_inclusive = on
 recovery_target_name = ''
 recovery_target_time = ''

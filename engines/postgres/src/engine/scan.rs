@@ -69,12 +69,12 @@ async fn records<T>(
     Ok(None)
 }
 
-/// The first record for which `wanted` holds, along `path` and behind `from`, which is where a record begins.
+/// The first record for which `wanted` holds, along `path` and behind `from`, which is where a record or a page begins.
 pub(super) async fn first(
     log: &RestoreLog,
     path: &LogPath,
     from: Option<(&Lineage, u64)>,
-    mut wanted: impl FnMut(&Record) -> Result<bool>,
+    wanted: impl Fn(&Record) -> Result<bool>,
 ) -> Result<Option<Place>> {
     let mut waiting = from;
     for range in &path.ranges {

@@ -44,8 +44,7 @@ pub(super) async fn resolve(log: &RestoreLog, target: &RecoveryTarget) -> Result
             let Some((position, _)) = places.first() else { return Err(absent(target)) };
             let offset = position.offset;
             let named = |record: &Record| Ok(record.end.0 == offset);
-            let near = near(&position.lineage, offset);
-            behind_or_before(log, target, scan::first(log, log.path(), Some((&near.0, near.1)), named).await?)
+            behind_or_before(log, target, search(log, &position.lineage, offset, named).await?)
         }
         Goal::Transaction(name) => {
             let xid: u32 = name.parse().map_err(|_| Error::invalid(format!("{name:?} is no transaction id")))?;
@@ -107,11 +106,26 @@ async fn by_time(log: &RestoreLog, time: Timestamp, inclusive: bool) -> Result<O
     }
 }
 
-/// A page before `offset` from which all records that begin or end there are seen: pages are where reading can begin.
-fn near(lineage: &Lineage, offset: u64) -> (Lineage, u64) {
+/// The first record for which `wanted` holds, which is expected to begin or end at `offset` or soon behind it.
+///
+/// Reading can begin with any page, but behind a switch the pages of a segment are empty: then it begins with the segment. And a record
+/// may have begun long before: then it begins with the log.
+async fn search(
+    log: &RestoreLog,
+    lineage: &Lineage,
+    offset: u64,
+    wanted: impl Fn(&Record) -> Result<bool>,
+) -> Result<Option<Place>> {
     const LONG_RECORD: u64 = 64 << 10;
     let page = u64::from(WalFormat::PAGE_SIZE);
-    (lineage.clone(), offset.saturating_sub(LONG_RECORD) / page * page)
+    let segment = scan::format(log, lineage)?.segment_size().floor(Lsn(offset.saturating_sub(1))).0;
+    let near = (offset.saturating_sub(LONG_RECORD) / page * page).max(segment);
+    for start in [near, segment, 0] {
+        if let Some(place) = scan::first(log, log.path(), Some((lineage, start)), &wanted).await? {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
 }
 
 async fn by_position(log: &RestoreLog, target: &RecoveryTarget, text: &str) -> Result<Option<Stop>> {
@@ -120,14 +134,13 @@ async fn by_position(log: &RestoreLog, target: &RecoveryTarget, text: &str) -> R
     if lsn.0 < from.offset {
         return Err(absent(target));
     }
+    let Some(last) = scan::last(log, log.path()).await? else { return Ok(None) };
+    if last.start < lsn {
+        // No record begins there any more: the position is the end of the log.
+        return Ok(Some(at(last)));
+    }
     let within = |range: &&LogRange| (range.start..=range.end).contains(&lsn.0);
     let Some(range) = log.path().ranges.iter().rfind(within) else { return Err(absent(target)) };
-    let near = near(&range.lineage, lsn.0);
-    let found = scan::first(log, log.path(), Some((&near.0, near.1)), |record| Ok(record.start >= lsn)).await?;
-    match found {
-        Some(place) if target.inclusive => Ok(Some(at(place))),
-        Some(place) => before(log, place),
-        // No record begins there any more: the position is the end of the log.
-        None => Ok(scan::last(log, log.path()).await?.map(at)),
-    }
+    let found = search(log, &range.lineage, lsn.0, |record| Ok(record.start >= lsn)).await?;
+    behind_or_before(log, target, found)
 }
