@@ -31,6 +31,7 @@ mod local;
 mod metrics;
 mod name;
 mod open;
+mod pool;
 mod probe;
 mod read;
 mod request;
@@ -89,6 +90,7 @@ struct Shared {
     upload: Option<Bandwidth>,
     download: Option<Bandwidth>,
     counters: Counters,
+    pool: Arc<pool::Pool>,
 }
 
 /// What is known of the store's kind.
@@ -199,6 +201,7 @@ impl Shared {
             upload: settings.upload_limit.map(Bandwidth::new),
             download: settings.download_limit.map(Bandwidth::new),
             counters: Counters::default(),
+            pool: Arc::default(),
             settings,
         }
     }

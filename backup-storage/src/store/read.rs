@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, GetResultPayload};
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use super::list::{ObjectMeta, timestamp};
 use super::metrics::Op;
 use super::request::{Failure, within};
-use super::{ObjectName, Store};
+use super::{ObjectName, Store, pool};
 
 /// How much is allocated on the word of a store alone.
 const TRUSTED_LEN: u64 = 64 << 20;
@@ -185,7 +185,7 @@ impl Store {
             match result.payload {
                 GetResultPayload::Stream(mut stream) => {
                     let mut first = Bytes::new();
-                    let mut all = BytesMut::new();
+                    let mut all = Vec::new();
                     while let Some(chunk) = within(settings.stall_timeout, stream.next()).await? {
                         let chunk = chunk?;
                         if first.is_empty() && all.is_empty() {
@@ -194,7 +194,7 @@ impl Store {
                             continue;
                         }
                         if all.is_empty() {
-                            all.reserve(usize::try_from(promised.min(TRUSTED_LEN)).unwrap_or(0));
+                            all = self.buffer(promised);
                             all.extend_from_slice(&std::mem::take(&mut first));
                         }
                         all.extend_from_slice(&chunk);
@@ -202,11 +202,26 @@ impl Store {
                             break;
                         }
                     }
-                    Ok::<Bytes, Failure>(if all.is_empty() { first } else { all.freeze() })
+                    Ok::<Bytes, Failure>(if all.is_empty() { first } else { self.lend(all) })
                 }
                 // A file is read in one piece on a blocking thread; as a stream it would come in pieces of 8 KiB.
                 #[cfg(feature = "fs")]
-                GetResultPayload::File(..) => result.bytes().await.map_err(Failure::from),
+                GetResultPayload::File(file, _) => {
+                    let (mut buffer, start) = (self.buffer(promised), result.range.start);
+                    let read = tokio::task::spawn_blocking(move || {
+                        use std::io::{Read, Seek, SeekFrom};
+                        let mut file = file;
+                        file.seek(SeekFrom::Start(start))?;
+                        file.take(promised).read_to_end(&mut buffer)?;
+                        Ok::<_, std::io::Error>(buffer)
+                    });
+                    let read = read
+                        .await
+                        .map_err(|e| Failure::Final(Error::internal("reading a file panicked").with_source(e)))?;
+                    // Told as the store itself would.
+                    let failed = |e| object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(e) };
+                    Ok(self.lend(read.map_err(failed)?))
+                }
             }
         })
         .await??;
@@ -215,6 +230,16 @@ impl Store {
             return Err(Failure::Short { got: bytes.len() as u64, promised });
         }
         Ok(bytes)
+    }
+
+    /// An empty buffer for an object that is said to have `promised` bytes.
+    fn buffer(&self, promised: u64) -> Vec<u8> {
+        let len = usize::try_from(promised.min(TRUSTED_LEN)).unwrap_or(0);
+        if promised < pool::LARGE { Vec::with_capacity(len) } else { self.shared.pool.take(len) }
+    }
+
+    fn lend(&self, buffer: Vec<u8>) -> Bytes {
+        if (buffer.len() as u64) < pool::LARGE { buffer.into() } else { self.shared.pool.lend(buffer) }
     }
 
     /// Why a range could not be read: stores have no common error for a range past the end, so the size decides.
