@@ -6,6 +6,7 @@
 
 mod errors;
 mod harness;
+mod log;
 mod process;
 mod restoring;
 mod roundtrip;
