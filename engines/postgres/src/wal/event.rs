@@ -190,11 +190,7 @@ pub(super) fn overwritten(record: &Record) -> Result<Option<Lsn>> {
     })
 }
 
-fn xlog<'a>(
-    opcode: u8,
-    major: u32,
-    main: impl FnOnce() -> Result<&'a [u8], String>,
-) -> Result<Option<Event>, String> {
+fn xlog<'a>(opcode: u8, major: u32, main: impl FnOnce() -> Result<&'a [u8], String>) -> Result<Option<Event>, String> {
     Ok(Some(match opcode {
         CHECKPOINT_SHUTDOWN | CHECKPOINT_ONLINE => {
             let mut data = Cursor(main()?);
@@ -209,9 +205,7 @@ fn xlog<'a>(
             let shutdown = opcode == CHECKPOINT_SHUTDOWN;
             Event::Checkpoint(Checkpoint { shutdown, redo, timeline, previous, time, wal_level })
         }
-        CHECKPOINT_REDO if major >= 17 => {
-            Event::CheckpointRedo { wal_level: WalLevel::parse(Cursor(main()?).u32()?)? }
-        }
+        CHECKPOINT_REDO if major >= 17 => Event::CheckpointRedo { wal_level: WalLevel::parse(Cursor(main()?).u32()?)? },
         NEXT_OID => Event::NextOid(Cursor(main()?).u32()?),
         SWITCH => Event::Switch,
         BACKUP_END => Event::BackupEnd { start: Lsn(Cursor(main()?).u64()?) },
@@ -257,7 +251,7 @@ fn time(data: &mut Cursor<'_>) -> Result<Timestamp, String> {
 
 /// Which kind of end a record of the transaction manager tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TransactionKind {
+enum TransactionKind {
     Commit,
     Abort,
     CommitPrepared,
@@ -266,7 +260,7 @@ pub(crate) enum TransactionKind {
 
 impl TransactionKind {
     /// By the record's opcode, of which one bit is a flag.
-    pub(crate) fn of(opcode: u8) -> Option<Self> {
+    fn of(opcode: u8) -> Option<Self> {
         match opcode & 0x70 {
             0x00 => Some(Self::Commit),
             0x20 => Some(Self::Abort),
@@ -279,17 +273,15 @@ impl TransactionKind {
 
 /// The main data of a record that ends a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TransactionRecord<'a> {
+struct TransactionRecord {
     time: Timestamp,
     subtransactions: u32,
-    /// The relations whose files are removed, twelve bytes each.
-    dropped: &'a [u8],
     /// The transaction that was prepared.
     prepared: Option<u32>,
 }
 
-impl<'a> TransactionRecord<'a> {
-    pub(crate) fn parse(kind: TransactionKind, info: u8, major: u32, main: &'a [u8]) -> Result<Self, String> {
+impl TransactionRecord {
+    fn parse(kind: TransactionKind, info: u8, major: u32, main: &[u8]) -> Result<Self, String> {
         const HAS_INFO: u8 = 0x80;
         const DATABASE: u32 = 1 << 0;
         const SUBTRANSACTIONS: u32 = 1 << 1;
@@ -298,7 +290,7 @@ impl<'a> TransactionRecord<'a> {
         const PREPARED: u32 = 1 << 4;
         const STATISTICS: u32 = 1 << 8;
         let mut data = Cursor(main);
-        let mut end = Self { time: time(&mut data)?, subtransactions: 0, dropped: &[], prepared: None };
+        let mut end = Self { time: time(&mut data)?, subtransactions: 0, prepared: None };
         let parts = if info & HAS_INFO != 0 { data.u32()? } else { 0 };
         if parts & DATABASE != 0 {
             data.slice(8)?;
@@ -307,7 +299,7 @@ impl<'a> TransactionRecord<'a> {
             end.subtransactions = (list(&mut data, 4)?.len() / 4) as u32;
         }
         if parts & RELATIONS != 0 {
-            end.dropped = list(&mut data, RelationId::LENGTH)?;
+            list(&mut data, RelationId::LENGTH)?;
         }
         if parts & STATISTICS != 0 {
             // Since 18 the identifiers of objects have 64 bits.
@@ -324,12 +316,6 @@ impl<'a> TransactionRecord<'a> {
             return Err("contradicts itself about a prepared transaction".to_owned());
         }
         Ok(end)
-    }
-
-    /// The relations whose files are removed.
-    pub(crate) fn dropped(&self) -> impl Iterator<Item = RelationId> + 'a {
-        let (relations, _) = self.dropped.as_chunks();
-        relations.iter().map(|bytes| RelationId::parse(*bytes))
     }
 }
 

@@ -17,16 +17,14 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-use self::page::{Joint, PageHeader};
 pub use self::event::{Checkpoint, Event, TransactionEnd, WalLevel};
 pub use self::header::{LongPageHeader, page_magic};
 pub use self::history::{TimelineHistory, TimelineSwitch};
 pub use self::page::WalFormat;
+#[cfg(test)]
+use self::page::{Joint, PageHeader};
 pub use self::reader::{EndKind, WalEnd, WalReader};
 pub use self::record::{BlockImage, BlockRef, Compression, Decoded, Record, RelationId, Rmgr};
 #[cfg(any(test, feature = "test-util"))]
 pub use self::sample::{SampleLog, SampleRecord};
 pub use self::segment::{SegmentName, SegmentSize};
-pub(crate) use self::event::{TransactionKind, TransactionRecord};
-pub(crate) use self::record::Cursor;

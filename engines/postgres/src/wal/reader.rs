@@ -123,7 +123,7 @@ impl WalReader {
         let page = start.0 - behind;
         let state = match behind {
             0 => State::Joining,
-            _ if behind % 8 == 0 && behind >= format.header_length(page) as u64 => State::Between,
+            _ if behind.is_multiple_of(8) && behind >= format.header_length(page) as u64 => State::Between,
             _ => return Err(Error::malformed("wal position", format!("no record can begin at {start}"))),
         };
         Ok(Self {
@@ -205,9 +205,7 @@ impl WalReader {
         match &self.state {
             State::Within(partial) => Some(Lsn(partial.start)),
             State::Ended(_, pending) => *pending,
-            State::Between if self.input.len > 0 && self.format.offset_in_page(self.at) != 0 => {
-                Some(Lsn(self.at))
-            }
+            State::Between if self.input.len > 0 && self.format.offset_in_page(self.at) != 0 => Some(Lsn(self.at)),
             _ => None,
         }
     }
@@ -281,7 +279,10 @@ impl WalReader {
                         return Ok(None);
                     }
                     if self.input.take(left).iter().any(|byte| *byte != 0) {
-                        return Err(format!("{}: zeros where a record would begin, but not up to the page's end", Lsn(self.at)));
+                        return Err(format!(
+                            "{}: zeros where a record would begin, but not up to the page's end",
+                            Lsn(self.at)
+                        ));
                     }
                     self.at += left as u64;
                     self.state = State::Ended(EndKind::Zeros, None);
@@ -325,7 +326,9 @@ impl WalReader {
             (State::Joining | State::Between, Joint::Clean) => State::Between,
             (State::Joining, Joint::Continues(owed)) => State::Passing(owed),
             (State::Passing(expected), Joint::Continues(owed)) if *expected == owed => State::Passing(owed),
-            (State::Within(partial), Joint::Continues(owed)) if partial.length as usize - self.joining.len() == owed as usize => {
+            (State::Within(partial), Joint::Continues(owed))
+                if partial.length as usize - self.joining.len() == owed as usize =>
+            {
                 // Most of what follows is copied; nothing changes.
                 self.consume(length);
                 return Ok(true);

@@ -244,9 +244,9 @@ pub struct RelationId {
 }
 
 impl RelationId {
-    pub(crate) const LENGTH: usize = 12;
+    pub(super) const LENGTH: usize = 12;
 
-    pub(crate) fn parse(bytes: [u8; Self::LENGTH]) -> Self {
+    pub(super) fn parse(bytes: [u8; Self::LENGTH]) -> Self {
         let [t0, t1, t2, t3, d0, d1, d2, d3, n0, n1, n2, n3] = bytes;
         Self {
             tablespace: u32::from_le_bytes([t0, t1, t2, t3]),
@@ -319,35 +319,35 @@ pub struct Decoded<'a> {
 }
 
 /// The bytes of a record that are not taken yet.
-pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
+pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
+    pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let (head, rest) = self.0.split_first_chunk().ok_or_else(|| "is too short for what it holds".to_owned())?;
         self.0 = rest;
         Ok(*head)
     }
 
-    pub(crate) fn slice(&mut self, length: usize) -> Result<&'a [u8], String> {
+    pub(super) fn slice(&mut self, length: usize) -> Result<&'a [u8], String> {
         let (head, rest) =
             self.0.split_at_checked(length).ok_or_else(|| "is too short for what it holds".to_owned())?;
         self.0 = rest;
         Ok(head)
     }
 
-    pub(crate) fn u8(&mut self) -> Result<u8, String> {
+    pub(super) fn u8(&mut self) -> Result<u8, String> {
         self.take().map(u8::from_le_bytes)
     }
 
-    pub(crate) fn u16(&mut self) -> Result<u16, String> {
+    pub(super) fn u16(&mut self) -> Result<u16, String> {
         self.take().map(u16::from_le_bytes)
     }
 
-    pub(crate) fn u32(&mut self) -> Result<u32, String> {
+    pub(super) fn u32(&mut self) -> Result<u32, String> {
         self.take().map(u32::from_le_bytes)
     }
 
-    pub(crate) fn u64(&mut self) -> Result<u64, String> {
+    pub(super) fn u64(&mut self) -> Result<u64, String> {
         self.take().map(u64::from_le_bytes)
     }
 }
@@ -367,7 +367,8 @@ impl ImageHeader {
     fn parse(cursor: &mut Cursor<'_>, major: u32) -> Result<Self, String> {
         const PAGE: u16 = PAGE_SIZE as u16;
         let (length, hole_offset, info) = (cursor.u16()?, cursor.u16()?, cursor.u8()?);
-        let (apply, methods) = if major >= 15 { (info & 0x02 != 0, info & !0x03) } else { (info & 0x04 != 0, info & !0x05) };
+        let (apply, methods) =
+            if major >= 15 { (info & 0x02 != 0, info & !0x03) } else { (info & 0x04 != 0, info & !0x05) };
         let compression = match (methods, major >= 15) {
             (0, _) => None,
             (0x02, false) | (0x04, true) => Some(Compression::Pglz),

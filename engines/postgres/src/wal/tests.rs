@@ -369,7 +369,8 @@ fn a_damaged_log_stays_damaged() {
 
 #[test]
 fn no_record_begins_in_a_header_or_unaligned() {
-    for (at, possible) in [(0, true), (8, false), (24, false), (32, false), (40, true), (41, false), (1024 + 24, true)] {
+    for (at, possible) in [(0, true), (8, false), (24, false), (32, false), (40, true), (41, false), (1024 + 24, true)]
+    {
         assert_eq!(WalReader::new(format(17), Lsn(SEGMENT + at)).is_ok(), possible, "{at}");
     }
 }
@@ -466,7 +467,10 @@ fn settings_and_timelines() {
     assert_eq!(redo, Some(Event::CheckpointRedo { wal_level: WalLevel::Replica }));
     assert_eq!(event(17, Rmgr::XLOG, 0x30, &[1, 1, 0, 0]).unwrap(), Some(Event::NextOid(257)));
     assert_eq!(event(17, Rmgr::XLOG, 0x80, &[1]).unwrap(), Some(Event::FullPageWrites(true)));
-    assert_eq!(event(17, Rmgr::XLOG, 0x50, &[1, 0, 0, 0, 2, 0, 0, 0]).unwrap(), Some(Event::BackupEnd { start: Lsn(0x2_0000_0001) }));
+    assert_eq!(
+        event(17, Rmgr::XLOG, 0x50, &[1, 0, 0, 0, 2, 0, 0, 0]).unwrap(),
+        Some(Event::BackupEnd { start: Lsn(0x2_0000_0001) })
+    );
     assert_eq!(event(17, Rmgr::XLOG, 0xb0, &[]).unwrap(), None);
 }
 

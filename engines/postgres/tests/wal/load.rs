@@ -139,7 +139,8 @@ pub(crate) async fn databases(server: &Postgres, client: &Client) {
     for (index, strategy) in strategies.iter().enumerate() {
         run(client, &[&format!("create database copy{index} {strategy}")]).await;
         let other = server.connect(&format!("copy{index}")).await.unwrap();
-        run(&other, &["create table inside as select generate_series(1, 2000) as i", "create index on inside (i)"]).await;
+        run(&other, &["create table inside as select generate_series(1, 2000) as i", "create index on inside (i)"])
+            .await;
     }
     run(client, &["create database passing", "drop database passing"]).await;
 }

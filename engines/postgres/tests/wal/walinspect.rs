@@ -60,7 +60,10 @@ async fn compare_records(client: &Client, records: &[Record]) {
     }
     // Whatever has an event by its name has one.
     let events = records.iter().filter_map(|record| name(record.event().unwrap())).count();
-    assert_eq!(kinds.iter().filter(|(kind, _)| EVENTS.contains(&kind.as_str())).map(|(_, count)| count).sum::<usize>(), events);
+    assert_eq!(
+        kinds.iter().filter(|(kind, _)| EVENTS.contains(&kind.as_str())).map(|(_, count)| count).sum::<usize>(),
+        events
+    );
     for kind in ["Transaction COMMIT_PREPARED", "Transaction ABORT_PREPARED", "XLOG SWITCH", "XLOG RESTORE_POINT"] {
         assert!(kinds.contains_key(kind), "{kind} is missing: {kinds:?}");
     }
