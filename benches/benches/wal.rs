@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 
+use backup_postgres::changes::ChangeMap;
 use backup_postgres::page::Fork;
 use backup_postgres::wal::{
     Event, Record, RelationId, Rmgr, SampleLog, SampleRecord, SegmentSize, WalFormat, WalReader,
@@ -79,6 +80,14 @@ fn follow_all(c: &mut Criterion) {
                     commits += u64::from(matches!(record.event().unwrap(), Some(Event::Commit(_))));
                 });
                 black_box(commits)
+            });
+        });
+        group.bench_function(BenchmarkId::new("map of changes", name), |b| {
+            b.iter(|| {
+                let mut map = ChangeMap::new(START);
+                follow(&log, true, |record| map.add(record));
+                assert_eq!(map.doubt(), None);
+                black_box(map)
             });
         });
         group.bench_function(BenchmarkId::new("blocks", name), |b| {

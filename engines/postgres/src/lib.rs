@@ -24,6 +24,7 @@
 //! - [`tar`]: the archives inside it, read as they come.
 //! - [`label`], [`control`], [`manifest`]: the files that say what a backup is.
 //! - [`wal`]: the log: its records, read and checked as they come; names and headers of segments; histories of timelines.
+//! - [`changes`]: which blocks may have changed, learned from the log.
 //! - [`page`]: the checksum of data pages and the rule for pages that change while they are read.
 //! - [`exclude`]: which files are no part of a backup.
 //!
@@ -81,6 +82,7 @@
 //! | `test-util` | logs that no server wrote, for tests of what reads logs |
 
 pub mod basebackup;
+pub mod changes;
 pub mod conn;
 pub mod control;
 mod engine;

@@ -179,6 +179,20 @@ impl Record {
     }
 }
 
+/// The relations whose files are removed because of `record`: those that the transaction dropped, or made and rolled back.
+///
+/// None when it is of the transaction manager but of a kind that is unknown.
+pub(crate) fn dropped(record: &Record) -> Result<Option<Vec<RelationId>>, String> {
+    // Of the other kinds, `PREPARE` says what will be dropped later; assignments and invalidations touch no file.
+    const HARMLESS: [u8; 3] = [0x10, 0x50, 0x60];
+    let opcode = record.opcode() & 0x70;
+    let Some(kind) = TransactionKind::of(opcode) else { return Ok(HARMLESS.contains(&opcode).then(Vec::new)) };
+    let main = record.main_data().map_err(|error| error.to_string())?;
+    let end = TransactionRecord::parse(kind, record.info, record.major, main)?;
+    let (relations, _) = end.dropped.as_chunks();
+    Ok(Some(relations.iter().map(|bytes| RelationId::parse(*bytes)).collect()))
+}
+
 /// Which record was given up, if that is what `record` says.
 pub(super) fn overwritten(record: &Record) -> Result<Option<Lsn>> {
     Ok(match (record.rmgr, record.opcode()) {
@@ -273,15 +287,17 @@ impl TransactionKind {
 
 /// The main data of a record that ends a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct TransactionRecord {
+struct TransactionRecord<'a> {
     time: Timestamp,
     subtransactions: u32,
+    /// The relations whose files are removed, twelve bytes each.
+    dropped: &'a [u8],
     /// The transaction that was prepared.
     prepared: Option<u32>,
 }
 
-impl TransactionRecord {
-    fn parse(kind: TransactionKind, info: u8, major: u32, main: &[u8]) -> Result<Self, String> {
+impl<'a> TransactionRecord<'a> {
+    fn parse(kind: TransactionKind, info: u8, major: u32, main: &'a [u8]) -> Result<Self, String> {
         const HAS_INFO: u8 = 0x80;
         const DATABASE: u32 = 1 << 0;
         const SUBTRANSACTIONS: u32 = 1 << 1;
@@ -290,7 +306,7 @@ impl TransactionRecord {
         const PREPARED: u32 = 1 << 4;
         const STATISTICS: u32 = 1 << 8;
         let mut data = Cursor(main);
-        let mut end = Self { time: time(&mut data)?, subtransactions: 0, prepared: None };
+        let mut end = Self { time: time(&mut data)?, subtransactions: 0, dropped: &[], prepared: None };
         let parts = if info & HAS_INFO != 0 { data.u32()? } else { 0 };
         if parts & DATABASE != 0 {
             data.slice(8)?;
@@ -299,7 +315,7 @@ impl TransactionRecord {
             end.subtransactions = (list(&mut data, 4)?.len() / 4) as u32;
         }
         if parts & RELATIONS != 0 {
-            list(&mut data, RelationId::LENGTH)?;
+            end.dropped = list(&mut data, RelationId::LENGTH)?;
         }
         if parts & STATISTICS != 0 {
             // Since 18 the identifiers of objects have 64 bits.

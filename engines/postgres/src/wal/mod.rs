@@ -17,6 +17,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::event::dropped;
 pub use self::event::{Checkpoint, Event, TransactionEnd, WalLevel};
 pub use self::header::{LongPageHeader, page_magic};
 pub use self::history::{TimelineHistory, TimelineSwitch};
@@ -24,6 +25,7 @@ pub use self::page::WalFormat;
 #[cfg(test)]
 use self::page::{Joint, PageHeader};
 pub use self::reader::{EndKind, WalEnd, WalReader};
+pub(crate) use self::record::Cursor;
 pub use self::record::{BlockImage, BlockRef, Compression, Decoded, Record, RelationId, Rmgr};
 #[cfg(any(test, feature = "test-util"))]
 pub use self::sample::{SampleLog, SampleRecord};
