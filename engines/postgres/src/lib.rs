@@ -23,8 +23,9 @@
 //! - [`basebackup`]: `BASE_BACKUP` as one stream of events for every version.
 //! - [`tar`]: the archives inside it, read as they come.
 //! - [`label`], [`control`], [`manifest`]: the files that say what a backup is.
-//! - [`wal`]: names, sizes and headers of segments; histories of timelines.
+//! - [`wal`]: the log: its records, read and checked as they come; names and headers of segments; histories of timelines.
 //! - [`walsender`]: a server that a restored PostgreSQL streams its log from.
+//! - [`changes`]: which blocks may have changed, learned from the log.
 //! - [`page`]: the checksum of data pages and the rule for pages that change while they are read.
 //! - [`exclude`]: which files are no part of a backup.
 //!
@@ -79,9 +80,11 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `native-certs` | `sslrootcert=system`: the certificate store of the operating system |
+//! | `test-util` | logs that no server wrote, for tests of what reads logs |
 
 pub mod basebackup;
 mod capture;
+pub mod changes;
 pub mod conn;
 pub mod control;
 mod engine;

@@ -179,6 +179,20 @@ impl Record {
     }
 }
 
+/// The relations whose files are removed because of `record`: those that the transaction dropped, or made and rolled back.
+///
+/// None when it is of the transaction manager but of a kind that is unknown.
+pub(crate) fn dropped(record: &Record) -> Result<Option<Vec<RelationId>>, String> {
+    // Of the other kinds, `PREPARE` says what will be dropped later; assignments and invalidations touch no file.
+    const HARMLESS: [u8; 3] = [0x10, 0x50, 0x60];
+    let opcode = record.opcode() & 0x70;
+    let Some(kind) = TransactionKind::of(opcode) else { return Ok(HARMLESS.contains(&opcode).then(Vec::new)) };
+    let main = record.main_data().map_err(|error| error.to_string())?;
+    let end = TransactionRecord::parse(kind, record.info, record.major, main)?;
+    let (relations, _) = end.dropped.as_chunks();
+    Ok(Some(relations.iter().map(|bytes| RelationId::parse(*bytes)).collect()))
+}
+
 /// Which record was given up, if that is what `record` says.
 pub(super) fn overwritten(record: &Record) -> Result<Option<Lsn>> {
     Ok(match (record.rmgr, record.opcode()) {
@@ -251,7 +265,7 @@ fn time(data: &mut Cursor<'_>) -> Result<Timestamp, String> {
 
 /// Which kind of end a record of the transaction manager tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TransactionKind {
+enum TransactionKind {
     Commit,
     Abort,
     CommitPrepared,
@@ -260,7 +274,7 @@ pub(crate) enum TransactionKind {
 
 impl TransactionKind {
     /// By the record's opcode, of which one bit is a flag.
-    pub(crate) fn of(opcode: u8) -> Option<Self> {
+    fn of(opcode: u8) -> Option<Self> {
         match opcode & 0x70 {
             0x00 => Some(Self::Commit),
             0x20 => Some(Self::Abort),
@@ -273,7 +287,7 @@ impl TransactionKind {
 
 /// The main data of a record that ends a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TransactionRecord<'a> {
+struct TransactionRecord<'a> {
     time: Timestamp,
     subtransactions: u32,
     /// The relations whose files are removed, twelve bytes each.
@@ -283,7 +297,7 @@ pub(crate) struct TransactionRecord<'a> {
 }
 
 impl<'a> TransactionRecord<'a> {
-    pub(crate) fn parse(kind: TransactionKind, info: u8, major: u32, main: &'a [u8]) -> Result<Self, String> {
+    fn parse(kind: TransactionKind, info: u8, major: u32, main: &'a [u8]) -> Result<Self, String> {
         const HAS_INFO: u8 = 0x80;
         const DATABASE: u32 = 1 << 0;
         const SUBTRANSACTIONS: u32 = 1 << 1;
@@ -318,12 +332,6 @@ impl<'a> TransactionRecord<'a> {
             return Err("contradicts itself about a prepared transaction".to_owned());
         }
         Ok(end)
-    }
-
-    /// The relations whose files are removed.
-    pub(crate) fn dropped(&self) -> impl Iterator<Item = RelationId> + 'a {
-        let (relations, _) = self.dropped.as_chunks();
-        relations.iter().map(|bytes| RelationId::parse(*bytes))
     }
 }
 

@@ -17,8 +17,8 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::event::dropped;
 pub use self::event::{Checkpoint, Event, TransactionEnd, WalLevel};
-pub(crate) use self::event::{TransactionKind, TransactionRecord};
 pub use self::header::{LongPageHeader, page_magic};
 pub use self::history::{TimelineHistory, TimelineSwitch};
 pub use self::page::WalFormat;

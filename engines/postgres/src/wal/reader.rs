@@ -123,7 +123,7 @@ impl WalReader {
         let page = start.0 - behind;
         let state = match behind {
             0 => State::Joining,
-            _ if behind % 8 == 0 && behind >= format.header_length(page) as u64 => State::Between,
+            _ if behind.is_multiple_of(8) && behind >= format.header_length(page) as u64 => State::Between,
             _ => return Err(Error::malformed("wal position", format!("no record can begin at {start}"))),
         };
         Ok(Self {

@@ -318,19 +318,20 @@ pub struct Decoded<'a> {
     pub main: &'a [u8],
 }
 
+const TOO_SHORT: &str = "is too short for what it holds";
+
 /// The bytes of a record that are not taken yet.
 pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Cursor<'a> {
     pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (head, rest) = self.0.split_first_chunk().ok_or_else(|| "is too short for what it holds".to_owned())?;
+        let (head, rest) = self.0.split_first_chunk().ok_or_else(|| TOO_SHORT.to_owned())?;
         self.0 = rest;
         Ok(*head)
     }
 
     pub(crate) fn slice(&mut self, length: usize) -> Result<&'a [u8], String> {
-        let (head, rest) =
-            self.0.split_at_checked(length).ok_or_else(|| "is too short for what it holds".to_owned())?;
+        let (head, rest) = self.0.split_at_checked(length).ok_or_else(|| TOO_SHORT.to_owned())?;
         self.0 = rest;
         Ok(head)
     }
@@ -404,8 +405,8 @@ impl<'a> Decoded<'a> {
         const SAME_RELATION: u8 = 0x80;
         let mut cursor = Cursor(body);
         let mut blocks: Vec<BlockRef<'a>> = Vec::new();
-        // What is announced, while the parts themselves come behind the last header.
-        let mut lengths: Vec<(Option<ImageHeader>, u16)> = Vec::new();
+        // The parts come behind the last header. Until then a block has as many bytes of anything, which costs no allocation.
+        let announce = |length: u16| body.get(..usize::from(length)).ok_or_else(|| TOO_SHORT.to_owned());
         let (mut origin, mut top_xid, mut main_length) = (None, None, 0);
         let mut announced = 0_usize;
         while cursor.0.len() > announced {
@@ -433,8 +434,19 @@ impl<'a> Decoded<'a> {
                     if (flags & HAS_DATA != 0) != (data_length > 0) {
                         return Err(format!("block {id} has flags {flags:#04x} and {data_length} bytes of data"));
                     }
-                    let image =
-                        if flags & HAS_IMAGE != 0 { Some(ImageHeader::parse(&mut cursor, major)?) } else { None };
+                    let image = if flags & HAS_IMAGE != 0 {
+                        let image = ImageHeader::parse(&mut cursor, major)?;
+                        announced += usize::from(image.length);
+                        Some(BlockImage {
+                            bytes: announce(image.length)?,
+                            hole_offset: image.hole_offset,
+                            hole_length: image.hole_length,
+                            compression: image.compression,
+                            apply: image.apply,
+                        })
+                    } else {
+                        None
+                    };
                     let relation = match last {
                         Some(last) if flags & SAME_RELATION != 0 => last.relation,
                         None if flags & SAME_RELATION != 0 => return Err(format!("block {id} names no relation")),
@@ -448,17 +460,9 @@ impl<'a> Decoded<'a> {
                         fork => return Err(format!("block {id} is of fork {fork}")),
                     };
                     let block = cursor.u32()?;
-                    announced += usize::from(data_length) + image.as_ref().map_or(0, |image| image.length.into());
-                    blocks.push(BlockRef {
-                        id,
-                        relation,
-                        fork,
-                        block,
-                        will_init: flags & WILL_INIT != 0,
-                        image: None,
-                        data: &[],
-                    });
-                    lengths.push((image, data_length));
+                    announced += usize::from(data_length);
+                    let (data, will_init) = (announce(data_length)?, flags & WILL_INIT != 0);
+                    blocks.push(BlockRef { id, relation, fork, block, will_init, image, data });
                 }
                 id => return Err(format!("a part has the identifier {id}")),
             }
@@ -466,17 +470,11 @@ impl<'a> Decoded<'a> {
         if cursor.0.len() != announced {
             return Err(format!("has {} bytes of data where {announced} are announced", cursor.0.len()));
         }
-        for (block, (image, data_length)) in blocks.iter_mut().zip(lengths) {
-            if let Some(image) = image {
-                block.image = Some(BlockImage {
-                    bytes: cursor.slice(image.length.into())?,
-                    hole_offset: image.hole_offset,
-                    hole_length: image.hole_length,
-                    compression: image.compression,
-                    apply: image.apply,
-                });
+        for block in &mut blocks {
+            if let Some(image) = &mut block.image {
+                image.bytes = cursor.slice(image.bytes.len())?;
             }
-            block.data = cursor.slice(data_length.into())?;
+            block.data = cursor.slice(block.data.len())?;
         }
         Ok(Self { blocks, origin, top_xid, main: cursor.slice(main_length)? })
     }

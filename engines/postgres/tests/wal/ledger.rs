@@ -6,7 +6,7 @@ use std::time::Duration;
 use backup_postgres::Lsn;
 use backup_postgres::wal::{Event, Record, TransactionEnd, WalLevel};
 use backup_testkit::tokio_postgres::Client;
-use backup_testkit::wait::{self, Deadline};
+use backup_testkit::wait::Deadline;
 use backup_testkit::{PgVersion, StopMode, versions_under_test};
 
 use super::load;
@@ -128,7 +128,6 @@ async fn settings_that_recovery_depends_on_are_seen_to_change() {
                 break;
             }
             assert!(!deadline.passed(), "{version}");
-            wait::pause().await;
         }
         server.restart().await.unwrap();
         let client = server.connect("postgres").await.unwrap();
@@ -144,11 +143,11 @@ async fn settings_that_recovery_depends_on_are_seen_to_change() {
             .collect();
         assert_eq!(levels.last(), Some(&WalLevel::Minimal), "{version}: {levels:?}");
         if version >= PgVersion::V17 {
-            let of_checkpoints = events.iter().filter_map(|event| match event {
+            let mut of_checkpoints = events.iter().filter_map(|event| match event {
                 Event::Checkpoint(checkpoint) => checkpoint.wal_level,
                 _ => None,
             });
-            assert_eq!(of_checkpoints.last(), Some(WalLevel::Minimal), "{version}");
+            assert_eq!(of_checkpoints.next_back(), Some(WalLevel::Minimal), "{version}");
         }
         server.stop(StopMode::Fast).await.unwrap();
         // The last record of a server that was stopped; behind it there are zeros, or an old page.

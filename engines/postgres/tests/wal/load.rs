@@ -118,7 +118,7 @@ pub(crate) async fn everything(server: &Postgres, client: &Client) {
     }
 }
 
-async fn prepared(client: &Client) {
+pub(crate) async fn prepared(client: &Client) {
     run(
         client,
         &[
@@ -146,7 +146,7 @@ pub(crate) async fn databases(server: &Postgres, client: &Client) {
 }
 
 /// A tablespace with relations of its own and some that were moved there.
-async fn tablespaces(server: &Postgres, client: &Client) {
+pub(crate) async fn tablespaces(server: &Postgres, client: &Client) {
     for name in ["space", "passing_space"] {
         let dir = server.home().join(name);
         std::fs::create_dir_all(&dir).unwrap();
