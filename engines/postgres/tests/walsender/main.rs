@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod directory;
 mod failing;
 mod follow;
 mod harness;
