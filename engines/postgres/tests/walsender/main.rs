@@ -7,5 +7,6 @@ mod failing;
 mod follow;
 mod harness;
 mod hostile;
+mod receivewal;
 mod restore;
 mod timelines;
