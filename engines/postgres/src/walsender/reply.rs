@@ -177,7 +177,7 @@ impl Reply {
         self
     }
 
-    /// A sign of life.
+    /// A sign of life; `end` is how far the log has been sent.
     pub(super) fn keepalive(&mut self, end: Lsn, time: i64, reply: bool) -> &mut Self {
         self.message(b'd', |out| {
             out.put_u8(b'k');

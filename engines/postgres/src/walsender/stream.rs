@@ -210,14 +210,15 @@ impl Stream<'_> {
     fn deadline(&self, limit: Lsn) -> Instant {
         let options = &self.session.shared.options;
         let patience = options.client_timeout;
-        let heard = self.heard + if self.pinged || self.done { patience } else { patience / 2 };
-        let mut deadline = heard;
         if !self.session.outlet.is_empty() {
-            deadline = deadline.min(self.wrote + patience);
-        } else if !self.done && self.queued == limit && self.applied < self.queued {
-            deadline = deadline.min(self.asked + options.progress_interval);
+            // It cannot be asked for a sign of life before it takes what it has been given.
+            return (self.heard + patience).min(self.wrote + patience);
         }
-        deadline
+        let heard = self.heard + if self.pinged || self.done { patience } else { patience / 2 };
+        if !self.done && self.queued == limit && self.applied < self.queued {
+            return heard.min(self.asked + options.progress_interval);
+        }
+        heard
     }
 
     /// Leaves a client that is stuck, as a server does: without a word, because it takes none.
@@ -244,8 +245,8 @@ impl Stream<'_> {
         if !ping && !ask && !self.reply_owed {
             return;
         }
-        let (end, time) = (self.route.end().position, self.session.shared.time());
-        self.session.reply.keepalive(end, time, ping || ask);
+        let time = self.session.shared.time();
+        self.session.reply.keepalive(self.queued, time, ping || ask);
         self.session.send();
         self.pinged |= ping;
         self.reply_owed = false;
@@ -267,11 +268,11 @@ impl Stream<'_> {
             Request::CopyData(data) => match StandbyMessage::parse(&data) {
                 Ok(StandbyMessage::Status(status)) => {
                     self.applied = status.applied;
-                    self.report.status(status);
                     self.reply_owed |= status.reply_requested;
                     if let Some(held) = self.held.as_ref().filter(|_| status.flushed.is_valid()) {
                         held.advance(status.flushed);
                     }
+                    self.report.status(status);
                     Ok(())
                 }
                 Ok(StandbyMessage::Feedback) => Ok(()),

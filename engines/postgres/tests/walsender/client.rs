@@ -3,27 +3,11 @@
 use backup_postgres::walsender::WalFeed;
 use backup_postgres::wire::{Session, SessionKind};
 use backup_postgres::{Error, Lsn, TimelineId};
-use backup_testkit::{PgVersion, Postgres, StopMode, require_or_skip, versions_under_test};
+use backup_testkit::{PgVersion, Postgres, require_or_skip, versions_under_test};
 
 use crate::harness::{
-    Archive, connect, create_ledger, log_files, options, serve, settings, source, wait_for, write_ledger,
+    Archive, connect, create_ledger, options, serve, settings, source, two_timelines, wait_for, write_ledger,
 };
-
-/// An archive with some full segments, the newest one not full, on timelines 1 and 2.
-async fn archive(version: PgVersion) -> Option<Archive> {
-    let first = require_or_skip!(source(version).initdb_arg("--wal-segsize=1").start().await, None);
-    let client = first.connect("postgres").await.unwrap();
-    create_ledger(&client).await;
-    write_ledger(&client, 600).await;
-    let mut second = source(version).standby_of(&first).await.unwrap_or_else(|e| panic!("{}", e.full()));
-    second.promote().await.unwrap();
-    write_ledger(&second.connect("postgres").await.unwrap(), 1500).await;
-    second.stop(StopMode::Fast).await.unwrap();
-    let archive = Archive::new();
-    archive.copy(&first, |_| true);
-    archive.copy(&second, |_| true);
-    Some(archive)
-}
 
 /// Reads a stream up to `end`, telling that everything has arrived, and checks that messages meet and keep to their size.
 async fn read(session: &mut Session, command: &str, from: Lsn, end: Lsn) -> Vec<u8> {
@@ -64,7 +48,7 @@ fn sqlstate<T>(result: Result<T, Error>) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_are_answered() {
     for version in versions_under_test() {
-        let Some(archive) = archive(version).await else { return };
+        let Some(archive) = two_timelines(version).await else { return };
         let wal = archive.serve().await;
         let feed = archive.feed().await;
         let mut session = connect(&wal).await.unwrap();
@@ -105,7 +89,7 @@ async fn commands_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_what_the_server_wrote() {
     for version in versions_under_test() {
-        let Some(archive) = archive(version).await else { return };
+        let Some(archive) = two_timelines(version).await else { return };
         let size = 1 << 20;
         // Ranges and limits that do not fit segments.
         for (fetch, ahead) in [(1, 1), (384 << 10, 2 << 20), (64 << 20, 0)] {
@@ -153,7 +137,7 @@ async fn the_log_is_what_the_server_wrote() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_refused_as_a_server_refuses_it() {
-    let Some(archive) = archive(PgVersion::V17).await else { return };
+    let Some(archive) = two_timelines(PgVersion::V17).await else { return };
     let wal = archive.serve().await;
     let mut session = connect(&wal).await.unwrap();
     let end = session.identify_system().await.unwrap().position;
@@ -204,7 +188,7 @@ async fn what_is_not_there_is_refused_as_a_server_refuses_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_are_names_that_receivers_know() {
-    let Some(archive) = archive(PgVersion::V17).await else { return };
+    let Some(archive) = two_timelines(PgVersion::V17).await else { return };
     let wal = archive.serve().await;
     let mut session = connect(&wal).await.unwrap();
     assert_eq!(session.read_slot("mine").await.unwrap(), None);
@@ -248,7 +232,6 @@ async fn receivers_use_their_slots() {
     let written = write_ledger(&client, 20).await;
     let archive = Archive::new();
     archive.copy(&server, |_| true);
-    assert!(!log_files(&server).is_empty());
     let wal = archive.serve().await;
     let mut session = connect(&wal).await.unwrap();
     session.create_physical_slot("standby_1", false).await.unwrap();

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use backup_postgres::walsender::{DirectoryFeed, WalFeed};
+use backup_postgres::walsender::{DirectoryFeed, Progress, WalFeed};
 use backup_testkit::{StopMode, require_or_skip, versions_under_test};
 
 use crate::harness::{
-    Archive, PATIENCE, Vault, create_ledger, ledger, options, serve, source, value, wait_for, write_ledger,
+    Archive, PATIENCE, Vault, connect, create_ledger, ledger, options, serve, source, value, wait_for, write_ledger,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,6 +47,16 @@ async fn a_standby_follows_as_segments_come() {
         let state = value(&copied, "select status || ' ' || received_tli from pg_stat_wal_receiver").await;
         assert_eq!(state, "streaming 1", "{version}");
 
+        // Somebody else may look on.
+        let mut session = connect(&wal).await.unwrap();
+        let end = session.identify_system().await.unwrap().position;
+        let stream = session.copy_both(&format!("START_REPLICATION {end}")).await.unwrap();
+        let both = |progress: &Progress| progress.replicas.iter().filter(|replica| replica.active).count() == 2;
+        wait_for(&wal, both).await;
+        stream.finish().await.unwrap();
+        session.close().await;
+        wait_for(&wal, |progress| !both(progress) && progress.is_active()).await;
+
         // A server that is shut down says so, and the standby comes back to the next one.
         let Some(port) = (match wal.endpoint() {
             backup_postgres::walsender::Endpoint::Tcp(address) => Some(address.port()),
@@ -71,7 +81,7 @@ async fn a_standby_follows_as_segments_come() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_is_where_the_server_has_written_to() {
     for version in versions_under_test() {
-        for size in [1, 16] {
+        for size in [1, 64] {
             let builder = source(version).initdb_arg(format!("--wal-segsize={size}"));
             let mut server = require_or_skip!(builder.start().await);
             let client = server.connect("postgres").await.unwrap();

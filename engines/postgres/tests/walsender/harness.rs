@@ -16,7 +16,7 @@ use backup_postgres::walsender::{DirectoryFeed, Endpoint, Progress, WalServer, W
 use backup_postgres::wire::{Session, SessionKind};
 use backup_postgres::{Error, Lsn, PostgresEngine, PostgresSettings};
 use backup_testkit::tokio_postgres::Client;
-use backup_testkit::{PgVersion, Postgres, PostgresBuilder, scratch_dir, unprivileged};
+use backup_testkit::{PgVersion, Postgres, PostgresBuilder, StopMode, require_or_skip, scratch_dir, unprivileged};
 use tempfile::TempDir;
 
 /// How long a server may take for what it does at once.
@@ -207,4 +207,20 @@ pub(crate) async fn ledger(client: &Client) -> usize {
 pub(crate) async fn timeline(client: &Client) -> u32 {
     let name = value(client, "pg_walfile_name(pg_current_wal_insert_lsn())").await;
     u32::from_str_radix(&name[..8], 16).unwrap()
+}
+
+/// An archive with some full segments of 1 MiB, the newest one not full, on timelines 1 and 2.
+pub(crate) async fn two_timelines(version: PgVersion) -> Option<Archive> {
+    let first = require_or_skip!(source(version).initdb_arg("--wal-segsize=1").start().await, None);
+    let client = first.connect("postgres").await.unwrap();
+    create_ledger(&client).await;
+    write_ledger(&client, 600).await;
+    let mut second = source(version).standby_of(&first).await.unwrap_or_else(|e| panic!("{}", e.full()));
+    second.promote().await.unwrap();
+    write_ledger(&second.connect("postgres").await.unwrap(), 1500).await;
+    second.stop(StopMode::Fast).await.unwrap();
+    let archive = Archive::new();
+    archive.copy(&first, |_| true);
+    archive.copy(&second, |_| true);
+    Some(archive)
 }

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod directory;
 mod failing;
 mod follow;
 mod harness;
 mod hostile;
+mod receivewal;
 mod restore;
 mod timelines;
