@@ -202,7 +202,7 @@ impl Capture<'_> {
         if at >= node.facts.position {
             return Ok(at == node.facts.position);
         }
-        Ok(stream::probe(&mut node.session, timeline, at).await?)
+        stream::probe(&mut node.session, timeline, at).await
     }
 
     /// Writes down what was lost.
