@@ -9,6 +9,7 @@ use backup_testkit::pgbench::Bank;
 use backup_testkit::{PgVersion, Postgres, StopMode, require_or_skip};
 
 use crate::harness::{Capture, PATIENCE, Tally, Target, Vault, digest, engine, flushed, value, work};
+use crate::storage;
 
 const VERSION: PgVersion = PgVersion::V17;
 
@@ -105,7 +106,8 @@ async fn no_acknowledged_commit_is_lost_with_the_primary_and_its_disk() {
     let mut server = require_or_skip!(synchronous.setting("synchronous_commit", "local").start().await);
     let client = server.connect("postgres").await.unwrap();
     Tally::create(&client).await;
-    let vault = Vault::memory();
+    let disk = tempfile::tempdir().unwrap();
+    let vault = storage::create(&storage::on_disk(disk.path())).await;
     vault.backup(&engine(&server, Method::Local)).await;
     let follow = |server: &Postgres| {
         let url = format!("{} application_name=backup", server.unix_conn_string("postgres"));
