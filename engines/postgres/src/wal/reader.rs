@@ -27,6 +27,9 @@ use crate::lsn::Lsn;
 /// How much memory is made ready at once for records that do not lie in one piece. A longer one grows with what has come.
 const RESERVE: usize = 256 << 10;
 
+/// As far as positions go: centuries at any speed.
+const LONGEST: u64 = 1 << 62;
+
 /// Why a log ends where it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -122,6 +125,10 @@ impl WalReader {
         let behind = format.offset_in_page(start.0);
         let page = start.0 - behind;
         let state = match behind {
+            // No log is so long, and no arithmetic on its positions overflows.
+            _ if start.0 > LONGEST => {
+                return Err(Error::malformed("wal position", format!("no log reaches {start}")));
+            }
             0 => State::Joining,
             _ if behind.is_multiple_of(8) && behind >= format.header_length(page) as u64 => State::Between,
             _ => return Err(Error::malformed("wal position", format!("no record can begin at {start}"))),
@@ -354,6 +361,7 @@ impl WalReader {
     }
 
     /// Begins the record that begins here.
+    #[inline]
     fn begin(&mut self) -> Result<Step, String> {
         let start = self.at;
         let at = |reason: String| format!("{}: {reason}", Lsn(start));
@@ -417,6 +425,7 @@ impl WalReader {
         self.finish(start, &header, bytes).map(Step::Record)
     }
 
+    #[inline]
     fn check_header(&self, start: u64, header: &RecordHeader) -> Result<(), String> {
         if !header.rmgr.is_known(self.format.major()) {
             return Err(format!("{}: a record of resource manager {}", Lsn(start), header.rmgr.0));
@@ -438,12 +447,13 @@ impl WalReader {
             return Err(format!("{}: the checksum of a record is wrong", Lsn(start)));
         }
         let mut record = Record::new(Lsn(start), Lsn(self.at), header, self.format.major(), bytes);
-        if let Some(given_up) = self.given_up.take() {
+        if let Some(given_up) = self.given_up {
             // The flag on the page and the record must be of the same mind (`VerifyOverwriteContrecord`, `xlogrecovery.c`).
             let said = event::overwritten(&record).map_err(|error| error.to_string())?;
             if said.is_none() || given_up.is_some() && said != given_up {
                 return Err(format!("{}: a record that does not say which one was given up", Lsn(start)));
             }
+            self.given_up = None;
         }
         if record.rmgr == Rmgr::XLOG && record.opcode() == event::SWITCH {
             let end = self.at.next_multiple_of(self.format.segment_size().bytes());
@@ -506,6 +516,7 @@ impl Input {
     }
 
     /// The next `N` bytes, left where they are.
+    #[inline]
     fn peek<const N: usize>(&self) -> Option<[u8; N]> {
         if let Some(bytes) = self.front.first_chunk() {
             return Some(*bytes);
@@ -520,6 +531,7 @@ impl Input {
     }
 
     /// The next `count` bytes, which must be there: without copying where they lie in one piece.
+    #[inline]
     fn take(&mut self, count: usize) -> Bytes {
         if self.front.len() >= count {
             let bytes = self.front.split_to(count);
@@ -541,6 +553,7 @@ impl Input {
         }
     }
 
+    #[inline]
     fn skip(&mut self, mut count: usize) {
         while count > 0 && self.len > 0 {
             let piece = count.min(self.front.len());
@@ -551,6 +564,7 @@ impl Input {
         }
     }
 
+    #[inline]
     fn refill(&mut self) {
         if self.front.is_empty() {
             self.front = self.rest.pop_front().unwrap_or_default();

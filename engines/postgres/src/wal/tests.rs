@@ -373,6 +373,7 @@ fn no_record_begins_in_a_header_or_unaligned() {
     {
         assert_eq!(WalReader::new(format(17), Lsn(SEGMENT + at)).is_ok(), possible, "{at}");
     }
+    assert!(WalReader::new(format(17), Lsn(u64::MAX - u64::MAX % SEGMENT)).is_err());
 }
 
 #[test]
