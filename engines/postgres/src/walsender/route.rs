@@ -46,6 +46,12 @@ impl Route {
         Ok(Self { end, history })
     }
 
+    /// The same way, followed further on its newest timeline. `None` when `end` lies on another one or is not further.
+    pub(super) fn further(&self, end: LogEnd) -> Option<Self> {
+        let further = end.timeline == self.end.timeline && end.position > self.end.position;
+        further.then(|| Self { end, history: self.history.clone() })
+    }
+
     pub(super) fn end(&self) -> LogEnd {
         self.end
     }
@@ -131,6 +137,15 @@ mod tests {
         assert_eq!(route.holders(timeline(1), Lsn(0x100)), [timeline(1)]);
         assert_eq!(route.holders(timeline(1), Lsn(0x400)), [timeline(3), timeline(1)]);
         assert_eq!(route.holders(timeline(1), Lsn(0x800)), [timeline(5), timeline(3), timeline(1)]);
+    }
+
+    #[test]
+    fn a_way_is_followed_further_and_never_back() {
+        let route = route(2, 0x900, "1\t0/100\tx\n").unwrap();
+        let to = |number, position| route.further(LogEnd { timeline: timeline(number), position: Lsn(position) });
+        assert_eq!(to(2, 0xa00).unwrap().limit(timeline(2)), Lsn(0xa00));
+        assert_eq!(to(2, 0xa00).unwrap().limit(timeline(1)), Lsn(0x100));
+        assert!(to(2, 0x900).is_none() && to(2, 0x800).is_none() && to(3, 0xa00).is_none() && to(1, 0xa00).is_none());
     }
 
     #[test]

@@ -309,14 +309,14 @@ impl Stream<'_> {
     async fn grown(&mut self, end: LogEnd) -> Result<(), Failed> {
         self.growth = None;
         let before = self.route.end();
-        if end == before
-            || end.timeline < before.timeline
-            || (end.timeline == before.timeline && end.position < before.position)
-        {
-            let text = format!("the feed says that its log has grown from {before} to {end}");
-            return Err(self.session.shared.failed(Error::internal(text)).into());
-        }
-        self.route = self.session.route_to(end).await?;
+        self.route = match self.route.further(end) {
+            Some(further) => further,
+            None if end.timeline > before.timeline => self.session.route_to(end).await?,
+            None => {
+                let text = format!("the feed says that its log has grown from {before} to {end}");
+                return Err(self.session.shared.failed(Error::internal(text)).into());
+            }
+        };
         if !self.route.has(self.timeline) {
             return Err(not_here(self.timeline).into());
         }
