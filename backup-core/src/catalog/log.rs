@@ -1,7 +1,7 @@
 //! Events of the log.
 
 use super::{Event, Rejected};
-use crate::log::{LogDamage, LogGap, LogRange, LogSettled, LogState, LogWriter};
+use crate::log::{LogDamage, LogGap, LogRange, LogState, LogWriter};
 use crate::position::Lineage;
 
 /// The state after `event`; unchanged when it is refused.
@@ -11,7 +11,7 @@ pub(super) fn apply(state: &mut LogState, event: &Event) -> Result<(), Rejected>
             if *epoch != state.next_epoch() {
                 return Err(Rejected::LogEpochTaken(*epoch));
             }
-            state.writers.insert(*epoch, LogWriter { purpose: *purpose, at: *at, ends: None, settled: None });
+            state.writers.insert(*epoch, LogWriter { purpose: *purpose, at: *at, ends: None });
         }
         Event::LogSealed { epoch, ends, .. } => {
             let writer = state.writers.get_mut(epoch).ok_or(Rejected::LogEpochUnknown(*epoch))?;
@@ -44,12 +44,6 @@ pub(super) fn apply(state: &mut LogState, event: &Event) -> Result<(), Rejected>
             range(state, lineage, 0, *before)?;
             let kept = state.expired.entry(lineage.clone()).or_default();
             *kept = (*kept).max(*before);
-        }
-        Event::LogCompacted { epoch, through, ends, .. } => {
-            let writer = state.writers.get_mut(epoch).ok_or(Rejected::LogEpochUnknown(*epoch))?;
-            if writer.settled.as_ref().is_none_or(|settled| settled.through < *through) {
-                writer.settled = Some(LogSettled { through: *through, ends: ends.clone() });
-            }
         }
         // The caller hands on the events of the log and no others.
         _ => {}

@@ -172,23 +172,6 @@ pub enum Event {
         #[cbor(n(2), with = "crate::cbor::timestamp")]
         at: Timestamp,
     },
-    /// What a log writer that may still write had stored by some moment is stored again as few large objects. From here on its
-    /// own objects may be deleted, so this keeps what they would have told when the writer is sealed.
-    #[n(10)]
-    LogCompacted {
-        /// The writer.
-        #[n(0)]
-        epoch: LogEpoch,
-        /// The number of the last object that was stored again; all before it were, too.
-        #[n(1)]
-        through: u64,
-        /// Where these objects ended, for each lineage.
-        #[n(2)]
-        ends: BTreeMap<Lineage, u64>,
-        /// When.
-        #[cbor(n(3), with = "crate::cbor::timestamp")]
-        at: Timestamp,
-    },
 }
 
 /// Where a session stands.
@@ -335,8 +318,7 @@ impl Catalog {
             | Event::LineageAdded { .. }
             | Event::LogGap { .. }
             | Event::LogDamaged { .. }
-            | Event::LogExpired { .. }
-            | Event::LogCompacted { .. } => log::apply(&mut self.log, event)?,
+            | Event::LogExpired { .. } => log::apply(&mut self.log, event)?,
         }
         Ok(())
     }

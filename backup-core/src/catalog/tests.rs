@@ -113,10 +113,6 @@ fn log_sealed(epoch: u32, ends: &[(u8, u64)]) -> Event {
     Event::LogSealed { epoch: LogEpoch(epoch), ends: ends_of(ends), at: now() }
 }
 
-fn log_compacted(epoch: u32, through: u64, ends: &[(u8, u64)]) -> Event {
-    Event::LogCompacted { epoch: LogEpoch(epoch), through, ends: ends_of(ends), at: now() }
-}
-
 fn ends_of(ends: &[(u8, u64)]) -> BTreeMap<Lineage, u64> {
     ends.iter().map(|(n, end)| (lineage(*n), *end)).collect()
 }
@@ -199,15 +195,6 @@ fn gaps_damages_and_expiry_are_of_lineages_that_are_known() {
     assert_eq!(log.expired_before(&lineage(1)), 9, "what has expired stays expired");
 }
 
-#[test]
-fn what_was_compacted_only_grows() {
-    assert_eq!(fold(&[log_compacted(1, 5, &[])]), Err(Rejected::LogEpochUnknown(LogEpoch(1))));
-    let events = [log_opened(1, LogPurpose::Stream), log_compacted(1, 5, &[(1, 50)]), log_compacted(1, 3, &[(1, 30)])];
-    let catalog = fold(&events).unwrap();
-    let settled = catalog.log().writer(LogEpoch(1)).unwrap().settled.clone().unwrap();
-    assert_eq!((settled.through, settled.ends), (5, ends_of(&[(1, 50)])));
-}
-
 fn any_log_event() -> impl Strategy<Value = Event> {
     let (n, offset) = (0..3u8, 0..50u64);
     let range = (n.clone(), offset.clone(), offset.clone());
@@ -218,16 +205,7 @@ fn any_log_event() -> impl Strategy<Value = Event> {
         (n.clone(), prop::option::of((n.clone(), offset.clone()))).prop_map(|(n, fork)| lineage_added(n, fork)),
         range.clone().prop_map(|(n, start, end)| log_gap(n, start, end)),
         range.prop_map(|(n, start, end)| log_damaged(&format!("log/{n}/{start}"), n, start, end)),
-        (n.clone(), offset.clone()).prop_map(|(n, before)| Event::LogExpired {
-            lineage: lineage(n),
-            before,
-            at: now()
-        }),
-        (1..5u32, offset.clone(), n, offset).prop_map(|(epoch, through, n, end)| log_compacted(
-            epoch,
-            through,
-            &[(n, end)]
-        )),
+        (n, offset).prop_map(|(n, before)| Event::LogExpired { lineage: lineage(n), before, at: now() }),
     ]
 }
 

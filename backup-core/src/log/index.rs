@@ -13,8 +13,9 @@ use super::mark::Mark;
 const APART: SignedDuration = SignedDuration::from_secs(1);
 /// An index has at most this many samples; beyond it every other one is dropped.
 const MOST_SAMPLES: usize = 4096;
-/// An index has at most this many names. A stretch with more is cut into several pieces by the writer or loses the rest.
+/// An index has at most this many names, and this many bytes of them. A stretch with more loses the rest.
 const MOST_NAMES: usize = 4096;
+const MOST_NAME_BYTES: usize = 256 << 10;
 
 /// The latest commit time of all commits of a piece that end by an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, serde::Serialize)]
@@ -148,7 +149,8 @@ impl IndexBuilder {
     }
 
     fn name(&mut self, name: NamedPoint) {
-        if self.index.names.len() < MOST_NAMES {
+        let bytes: usize = self.index.names.iter().map(|known| known.name.len()).sum();
+        if self.index.names.len() < MOST_NAMES && bytes + name.name.len() <= MOST_NAME_BYTES {
             self.index.names.push(name);
         }
     }
@@ -216,6 +218,17 @@ mod tests {
             }
             prop_assert_eq!(whole.latest(), commits.iter().map(|(_, millis)| at(*millis)).max());
         }
+    }
+
+    #[test]
+    fn names_stay_bounded_too() {
+        let mut builder = IndexBuilder::default();
+        for offset in 0..10_000 {
+            let name = "n".repeat(offset as usize);
+            builder.add(&Mark::Name { offset, name, at: at(0) });
+        }
+        let names = builder.finish().names;
+        assert!(names.len() > 100 && names.iter().map(|name| name.name.len()).sum::<usize>() <= MOST_NAME_BYTES);
     }
 
     #[test]

@@ -28,5 +28,5 @@ pub use ledger::{Ledger, LogPath};
 pub use lineage::{Fork, LineageRecord, Notation};
 pub use mark::{Mark, MarkQueue};
 pub use range::LogRange;
-pub use state::{LogDamage, LogGap, LogSettled, LogState, LogWriter};
+pub use state::{LogDamage, LogGap, LogState, LogWriter};
 pub use window::{BackupPoint, Hole, Window};

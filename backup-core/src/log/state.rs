@@ -18,18 +18,6 @@ pub struct LogWriter {
     /// Where its log ended on each lineage that it wrote when it was sealed; nothing of it beyond counts. None while it may
     /// still write.
     pub ends: Option<BTreeMap<Lineage, u64>>,
-    /// What of it was stored again as few large objects while it might still write.
-    pub settled: Option<LogSettled>,
-}
-
-/// The first objects of a log writer, which may be gone because they are stored again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LogSettled {
-    /// The number of the last of them.
-    pub through: u64,
-    /// Where they ended, for each lineage.
-    pub ends: BTreeMap<Lineage, u64>,
 }
 
 /// A part of a lineage that was lost before it could be stored, or a place where the history of the source was cut and
