@@ -7,6 +7,7 @@
 //! catalog/<generation %04d>/<number %020d>    the journal; a rebuild begins a new generation
 //! packs/<session>/<number %06d>               packs: content, block maps and manifests
 //! packs/<session>/commit                      witness: which journal entry made this session a backup
+//! log/<lineage>/<epoch %08d>/<sequence %010d>-<start %016x>-<end %016x>   pieces of log, see [`crate::log`]
 //! ```
 
 use backup_core::SessionId;
@@ -20,6 +21,8 @@ use crate::store::ObjectName;
 pub(crate) const CATALOG: &str = "catalog";
 /// The folder of all sessions.
 pub(crate) const PACKS: &str = "packs";
+/// The folder of the log.
+pub(crate) const LOG: &str = "log";
 /// The folder of wrapped keys.
 pub(crate) const KEYS: &str = "keys";
 

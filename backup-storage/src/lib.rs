@@ -19,6 +19,7 @@ mod golden;
 mod journal;
 mod keyring;
 mod layout;
+mod log;
 mod manifest;
 mod pack;
 mod pipeline;

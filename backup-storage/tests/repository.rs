@@ -81,3 +81,8 @@ async fn on_local_disk() {
     let store = Store::local(dir.path()).unwrap();
     run(&Harness::new(store, Suite::Aes256Gcm)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_conforms_in_memory() {
+    backup_core::conformance::log::run(&Harness::new(Store::memory(), Suite::Aes256Gcm)).await;
+}

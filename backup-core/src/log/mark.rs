@@ -60,17 +60,26 @@ impl MarkQueue {
     /// and no truth.
     const MOST_AHEAD: usize = 64;
 
-    /// Adds what was noticed in `range`.
+    /// Checks that `marks` can be what was noticed in `range`.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a mark outside of the range, unless it is a word of the source about a
-    /// place that the log has not come to. Nothing is added then.
-    pub fn push(&mut self, range: &LogRange, marks: &[Mark]) -> Result<()> {
+    /// place that the log has not come to.
+    pub fn check(range: &LogRange, marks: &[Mark]) -> Result<()> {
         let ahead = |mark: &Mark| matches!(mark, Mark::AsOf { .. }) && mark.offset() > range.end;
         let inside = |mark: &Mark| (range.start..=range.end).contains(&mark.offset());
         if let Some(stray) = marks.iter().find(|mark| !inside(mark) && !ahead(mark)) {
             return Err(Error::invalid(format!("a mark at {} does not lie in {range}", stray.offset())));
         }
+        Ok(())
+    }
+
+    /// Adds what was noticed in `range`.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check). Nothing is added then.
+    pub fn push(&mut self, range: &LogRange, marks: &[Mark]) -> Result<()> {
+        Self::check(range, marks)?;
         for mark in marks {
             let behind = self.waiting.partition_point(|known| known.offset() <= mark.offset());
             self.waiting.insert(behind, mark.clone());

@@ -124,9 +124,17 @@ impl<F: Fold> Journal<F> {
     /// # Errors
     /// Damaged when the history is not whole.
     pub(crate) async fn refresh(&self) -> Result<Arc<F>> {
+        Ok(self.refresh_placed().await?.1)
+    }
+
+    /// The state as of now, and the generation that tells it.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub(crate) async fn refresh_placed(&self) -> Result<(u32, Arc<F>)> {
         let mut head = self.head.lock().await;
         let head = self.catch_up(&mut head).await?;
-        Ok(Arc::clone(&head.state))
+        Ok((head.generation, Arc::clone(&head.state)))
     }
 
     /// Commits `events`, all or none.
@@ -138,13 +146,33 @@ impl<F: Fold> Journal<F> {
     /// The state's refusal, when the events do not fit what others have committed. Unavailable when the store did not say
     /// whether the entry landed.
     pub(crate) async fn commit(&self, events: Vec<F::Event>) -> Result<Place> {
+        Ok(self.commit_by(|_, _| Ok(events.clone())).await?.0)
+    }
+
+    /// Commits what `decide` makes of the state that it is told, and of the generation that tells it; nothing when it makes nothing.
+    /// It is asked again whenever somebody else was faster. Returns the state afterwards, too.
+    ///
+    /// # Cancel safety
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit), and those of `decide`.
+    pub(crate) async fn commit_by(
+        &self,
+        mut decide: impl FnMut(u32, &F) -> Result<Vec<F::Event>> + Send,
+    ) -> Result<(Place, Arc<F>)> {
         let mut guard = self.head.lock().await;
         loop {
             let head = self.catch_up(&mut guard).await?;
+            let events = decide(head.generation, &head.state)?;
+            if events.is_empty() {
+                let Head { generation, number, digest, state } = head.clone();
+                return Ok((Place { generation, number, digest }, state));
+            }
             let mut state = F::clone(&head.state);
             events.iter().try_for_each(|event| state.apply(event)).map_err(Error::from)?;
             let number = head.number + 1;
-            let (name, object) = self.entry(head.generation, number, head.digest, None, events.clone())?;
+            let (name, object) = self.entry(head.generation, number, head.digest, None, events)?;
             let digest = *blake3::hash(&object).as_bytes();
             match self.store.create(&name, object).await? {
                 Created::Conflict => continue,
@@ -154,6 +182,7 @@ impl<F: Fold> Journal<F> {
             head.number = number;
             head.digest = digest;
             head.state = Arc::new(state);
+            let state = Arc::clone(&head.state);
             // Somebody who found this generation damaged may have begun the next one before our entry landed. Then nobody
             // will read our entry, and it must not be reported as a commit.
             if self.store.head(&layout::entry(generation + 1, 1)?).await?.is_some() {
@@ -163,15 +192,22 @@ impl<F: Fold> Journal<F> {
                     generation + 1
                 )));
             }
-            return Ok(Place { generation, number, digest });
+            return Ok((Place { generation, number, digest }, state));
         }
     }
 
     async fn catch_up<'a>(&self, head: &'a mut Option<Head<F>>) -> Result<&'a mut Head<F>> {
-        if let Some(known) = head.as_ref()
-            && self.store.head(&layout::entry(known.generation + 1, 1)?).await?.is_some()
-        {
-            *head = None;
+        // Both questions at once: a log writer asks them before each of its acknowledgements.
+        let mut asked = None;
+        if let Some(known) = head.as_ref() {
+            let (succession, next) =
+                (layout::entry(known.generation + 1, 1)?, layout::entry(known.generation, known.number + 1)?);
+            let (succeeded, next) = futures::join!(self.store.head(&succession), self.store.get(&next));
+            if succeeded?.is_some() {
+                *head = None;
+            } else {
+                asked = Some(next);
+            }
         }
         let head = match head {
             Some(known) => known,
@@ -179,7 +215,11 @@ impl<F: Fold> Journal<F> {
         };
         loop {
             let name = layout::entry(head.generation, head.number + 1)?;
-            match self.store.get(&name).await {
+            let object = match asked.take() {
+                Some(object) => object,
+                None => self.store.get(&name).await,
+            };
+            match object {
                 Ok(object) => self.fold(head, &name, &object)?,
                 Err(e) if e.is_not_found() => return Ok(head),
                 Err(e) => return Err(e),

@@ -12,7 +12,6 @@ use crate::store::ObjectName;
 /// A pack that is being filled. Dropping it loses nothing but itself.
 #[derive(Debug)]
 pub(crate) struct PackBuilder {
-    id: PackId,
     name: ObjectName,
     sealer: ObjectSealer,
     buffer: Vec<u8>,
@@ -23,23 +22,22 @@ pub(crate) struct PackBuilder {
 /// A pack that is ready to be stored.
 #[derive(Debug)]
 pub(crate) struct FinishedPack {
-    pub(crate) id: PackId,
     pub(crate) name: ObjectName,
     pub(crate) object: Vec<u8>,
 }
 
 impl PackBuilder {
-    /// An empty pack that uses `buffer`, whose allocation is kept.
-    pub(crate) fn new(id: PackId, keyring: &Keyring, mut buffer: Vec<u8>) -> Result<Self> {
-        let name = layout::pack(id)?;
-        let sealer = keyring.sealer(ObjectKind::Pack, name.as_str())?;
-        buffer.clear();
-        buffer.extend_from_slice(&sealer.header().encode());
-        Ok(Self { id, name, sealer, buffer, segments: Vec::new(), pieces: Vec::new() })
+    /// An empty pack of a session that uses `buffer`, whose allocation is kept.
+    pub(crate) fn new(id: PackId, keyring: &Keyring, buffer: Vec<u8>) -> Result<Self> {
+        Self::named(ObjectKind::Pack, layout::pack(id)?, keyring, buffer)
     }
 
-    pub(crate) fn id(&self) -> PackId {
-        self.id
+    /// An empty pack, the object `name` of kind `kind`, that uses `buffer`, whose allocation is kept.
+    pub(crate) fn named(kind: ObjectKind, name: ObjectName, keyring: &Keyring, mut buffer: Vec<u8>) -> Result<Self> {
+        let sealer = keyring.sealer(kind, name.as_str())?;
+        buffer.clear();
+        buffer.extend_from_slice(&sealer.header().encode());
+        Ok(Self { name, sealer, buffer, segments: Vec::new(), pieces: Vec::new() })
     }
 
     /// Bytes that the object would have if it were finished as it is.
@@ -95,7 +93,7 @@ impl PackBuilder {
         self.buffer.extend_from_slice(&sealed.to_le_bytes());
         self.buffer.extend_from_slice(&count.to_le_bytes());
         self.buffer.extend_from_slice(TRAILER_MAGIC);
-        Ok(FinishedPack { id: self.id, name: self.name, object: self.buffer })
+        Ok(FinishedPack { name: self.name, object: self.buffer })
     }
 }
 

@@ -152,9 +152,7 @@ impl PackIndex {
     /// How many bytes from the end of a pack usually hold the whole footer.
     pub(crate) const USUAL_TAIL: u64 = 16 << 10;
 
-    /// Reads the index of pack `id`, whose first [`ObjectHeader::LEN`] bytes are `header` and whose end is `tail`.
-    ///
-    /// Returns how many bytes of the end are needed when `tail` is too short.
+    /// Reads the index of the pack `id` of a session, as [`parse_named`](Self::parse_named).
     ///
     /// # Errors
     /// Damaged.
@@ -165,7 +163,23 @@ impl PackIndex {
         tail: &[u8],
         object_len: u64,
     ) -> Result<std::result::Result<Self, u64>> {
-        let name = layout::pack(id)?;
+        Self::parse_named(keyring, (ObjectKind::Pack, layout::pack(id)?), header, tail, object_len)
+    }
+
+    /// Reads the index of a pack of this kind and name, whose first [`ObjectHeader::LEN`] bytes are `header` and whose end is
+    /// `tail`.
+    ///
+    /// Returns how many bytes of the end are needed when `tail` is too short.
+    ///
+    /// # Errors
+    /// Damaged.
+    pub(crate) fn parse_named(
+        keyring: &Keyring,
+        (kind, name): (ObjectKind, ObjectName),
+        header: &[u8],
+        tail: &[u8],
+        object_len: u64,
+    ) -> Result<std::result::Result<Self, u64>> {
         let damaged = |e: Error| e.context(format!("object {name} is damaged"));
         if object_len < MIN_PACK as u64 {
             return Err(damaged(Error::damaged("it is too short")));
@@ -176,7 +190,7 @@ impl PackIndex {
             return Ok(Err(needed as u64));
         }
         let header = ObjectHeader::parse(header).map_err(|e| damaged(e.into()))?;
-        let opener = keyring.opener(ObjectKind::Pack, name.as_str(), &header).map_err(damaged)?;
+        let opener = keyring.opener(kind, name.as_str(), &header).map_err(damaged)?;
         let sealed = &tail[tail.len() - needed..tail.len() - TRAILER];
         let plain_len = trailer.footer_len - TAG_LEN as u32;
         let footer_header = SegmentHeader {
@@ -211,10 +225,22 @@ impl PackIndex {
     /// # Errors
     /// Damaged.
     pub(crate) fn of_object(keyring: &Keyring, id: PackId, object: &[u8]) -> Result<Self> {
+        Self::of_named(keyring, (ObjectKind::Pack, layout::pack(id)?), object)
+    }
+
+    /// As [`of_object`](Self::of_object), of a pack of this kind and name.
+    ///
+    /// # Errors
+    /// Damaged.
+    pub(crate) fn of_named(
+        keyring: &Keyring,
+        (kind, name): (ObjectKind, ObjectName),
+        object: &[u8],
+    ) -> Result<Self> {
         let header = object.get(..ObjectHeader::LEN).unwrap_or(object);
-        match Self::parse(keyring, id, header, object, object.len() as u64)? {
+        match Self::parse_named(keyring, (kind, name.clone()), header, object, object.len() as u64)? {
             Ok(index) => Ok(index),
-            Err(_) => Err(Error::damaged(format!("object {} is damaged: it is too short", layout::pack(id)?))),
+            Err(_) => Err(Error::damaged(format!("object {name} is damaged: it is too short"))),
         }
     }
 

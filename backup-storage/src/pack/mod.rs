@@ -1,7 +1,7 @@
-//! Packs: the objects that hold content, block maps and manifests.
+//! Packs: the objects that hold content, block maps and manifests. Log objects have the same layout under their own kind.
 //!
 //! ```text
-//! object header (80 bytes, kind pack)
+//! object header (80 bytes, kind pack or log)
 //! segment 0 | segment 1 | …                  ciphertext and tag each
 //! footer                                     one more segment: last = 1, role = footer, codec = raw
 //! trailer (16 bytes)                         u32 LE sealed length of the footer | u32 LE number of segments | "BKPACKE1"
@@ -58,6 +58,8 @@ pub(crate) enum Role {
     ManifestPart = 2,
     /// The root of a manifest.
     ManifestRoot = 3,
+    /// What a log object says about itself.
+    LogIndex = 4,
     /// The pack's own footer.
     Footer = 255,
 }
@@ -71,6 +73,7 @@ impl TryFrom<u8> for Role {
             1 => Ok(Self::Blob),
             2 => Ok(Self::ManifestPart),
             3 => Ok(Self::ManifestRoot),
+            4 => Ok(Self::LogIndex),
             255 => Ok(Self::Footer),
             other => Err(Error::damaged(format!("a segment has the unknown role {other}"))),
         }

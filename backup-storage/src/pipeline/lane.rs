@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use backup_core::catalog::PackId;
+
 use super::Shared;
 use super::assembly::Assembly;
 use crate::error::{Error, Result};
@@ -13,7 +15,7 @@ use crate::pack::{Compressor, PackBuilder, Piece, Role, SEGMENT, content_id_of};
 pub(crate) struct Lane {
     shared: Arc<Shared>,
     compressor: Compressor,
-    pack: Option<PackBuilder>,
+    pack: Option<(PackId, PackBuilder)>,
     bundle: Bundle,
 }
 
@@ -46,25 +48,26 @@ impl Lane {
     }
 
     /// Seals one segment into the lane's pack.
-    fn seal(&mut self, role: Role, plaintext: &[u8], id: [u8; 16]) -> Result<(backup_core::catalog::PackId, u32)> {
+    fn seal(&mut self, role: Role, plaintext: &[u8], id: [u8; 16]) -> Result<(PackId, u32)> {
         // Room for the segment even if it does not compress, and for its row in the footer.
         let full = |pack: &PackBuilder| pack.len() + plaintext.len() + 4096 > self.shared.context.shape.pack_size;
-        if self.pack.as_ref().is_some_and(full) {
+        if self.pack.as_ref().is_some_and(|(_, pack)| full(pack)) {
             self.close_pack()?;
         }
         if self.pack.is_none() {
-            let id = self.shared.next_pack();
-            self.pack = Some(PackBuilder::new(id, &self.shared.context.keyring, self.shared.buffer())?);
+            let number = self.shared.next_pack();
+            let builder = PackBuilder::new(number, &self.shared.context.keyring, self.shared.buffer())?;
+            self.pack = Some((number, builder));
         }
-        let pack = self.pack.as_mut().ok_or_else(|| Error::internal("a lane has no pack"))?;
+        let (number, pack) = self.pack.as_mut().ok_or_else(|| Error::internal("a lane has no pack"))?;
         let (codec, packed) = self.compressor.compress(plaintext)?;
         let segment = pack.push(role, codec, packed, plaintext.len(), id)?;
-        Ok((pack.id(), segment))
+        Ok((*number, segment))
     }
 
     fn close_pack(&mut self) -> Result<()> {
         match self.pack.take() {
-            Some(pack) => self.shared.send_pack(pack.finish()?),
+            Some((number, pack)) => self.shared.send_pack(number, pack.finish()?),
             None => Ok(()),
         }
     }
@@ -113,7 +116,7 @@ impl Lane {
         let id = content_id_of(&self.shared.hash, &bundle.content);
         let (pack, segment) = self.seal(Role::Data, &bundle.content, id)?;
         let index = self.shared.table.index(pack);
-        if let Some(pack) = &mut self.pack {
+        if let Some((_, pack)) = &mut self.pack {
             for piece in &bundle.pieces {
                 pack.note(Piece { segment, offset: piece.offset, len: piece.len, id: piece.id });
             }

@@ -153,8 +153,8 @@ impl Shared {
     }
 
     /// Hands a full pack to the uploads; waits while all of them are busy. Only for worker threads.
-    fn send_pack(&self, pack: FinishedPack) -> Result<()> {
-        self.table.set_len(pack.id, pack.object.len() as u64);
+    fn send_pack(&self, id: PackId, pack: FinishedPack) -> Result<()> {
+        self.table.set_len(id, pack.object.len() as u64);
         self.packs.send_blocking(pack).map_err(|_| self.ended())
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::catalog::Catalog;
-use backup_core::engine::{BackupSource, Work};
+use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::env::Env;
 use backup_core::repository::{BackupSession, ParentChoice, VerifyLevel, VerifyReport};
 use backup_core::{BackupId, ServiceId};
@@ -20,6 +20,7 @@ use crate::fetch::PackCache;
 use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
 use crate::keyring::Keyring;
 use crate::layout;
+use crate::log::{self, LogCache, LogReader, Stored};
 use crate::reader::BackupReader;
 use crate::rebuild::Rebuilt;
 use crate::session::Session;
@@ -50,6 +51,7 @@ pub struct Repository {
     context: Arc<Context>,
     journal: Arc<Journal<Catalog>>,
     cache: Arc<PackCache>,
+    log_cache: Arc<LogCache>,
 }
 
 impl Repository {
@@ -180,7 +182,8 @@ impl Repository {
         let journal = Journal::new(store.clone(), keyring.clone(), env.clone());
         let context = Arc::new(Context { service, store, keyring, env, shape: settings.shape() });
         let cache = Arc::new(PackCache::new(Arc::clone(&context)));
-        Self { context, journal: Arc::new(journal), cache }
+        let log_cache = Arc::new(LogCache::new(Arc::clone(&context)));
+        Self { context, journal: Arc::new(journal), cache, log_cache }
     }
 
     /// The repository's id.
@@ -341,6 +344,17 @@ impl backup_core::repository::Repository for Repository {
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> backup_core::Result<VerifyReport> {
         Ok(crate::verify::verify(&self.context, &self.journal, level, work).await?)
+    }
+
+    async fn open_log(&self, options: LogOptions, work: &Work) -> backup_core::Result<Arc<dyn LogSink>> {
+        work.checkpoint()?;
+        let (cache, journal) = (Arc::clone(&self.log_cache), Arc::clone(&self.journal));
+        Ok(Arc::new(log::writer::open(cache, journal, options).await?))
+    }
+
+    async fn log(&self) -> backup_core::Result<Arc<dyn LogSource>> {
+        let stored = Stored::survey(&self.context.store, &self.journal, None).await?;
+        Ok(Arc::new(LogReader::new(Arc::clone(&self.log_cache), Arc::clone(&self.journal), &stored)))
     }
 }
 

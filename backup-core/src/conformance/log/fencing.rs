@@ -1,6 +1,6 @@
 //! One writer follows the stream at a time.
 
-use super::stage::{Stage, append, durable_at, lineage, range, store};
+use super::stage::{Stage, append, durable_at, import, lineage, range, store};
 use crate::conformance::repository::RepositoryHarness;
 use crate::engine::LogSink;
 use crate::error::{Error, ErrorKind};
@@ -78,13 +78,13 @@ pub async fn imports_fence_nobody(harness: &dyn RepositoryHarness) {
     store(stream.as_ref(), 1, 1000..1100, &[]).await;
     let first = stage.writer(LogPurpose::Import).await;
     let second = stage.writer(LogPurpose::Import).await;
-    store(second.as_ref(), 1, 500..800, &[]).await;
-    store(first.as_ref(), 1, 900..1000, &[]).await;
+    import(second.as_ref(), 500..800).await;
+    import(first.as_ref(), 900..1000).await;
     store(stream.as_ref(), 1, 1100..1200, &[]).await;
-    store(first.as_ref(), 1, 800..950, &[]).await;
+    import(first.as_ref(), 800..950).await;
     // Opening a stream fences no import either.
     let next = stage.stream(1).await;
-    store(first.as_ref(), 1, 100..200, &[]).await;
+    import(first.as_ref(), 100..200).await;
     store(next.as_ref(), 1, 1200..1300, &[]).await;
     for sink in [first, second, next] {
         sink.close().await.expect("a writer can be closed");

@@ -1,6 +1,6 @@
 //! What is read is what was written, once, or an error that says what is missing.
 
-use super::stage::{Stage, append, assert_reads, durable_at, index, lineage, log, range, read, store};
+use super::stage::{Stage, append, assert_reads, durable_at, import, index, lineage, log, range, read, store};
 use crate::conformance::repository::RepositoryHarness;
 use crate::engine::RestoreLog;
 use crate::error::ErrorKind;
@@ -41,11 +41,11 @@ pub async fn overlaps_are_read_once(harness: &dyn RepositoryHarness) {
     for start in [100, 200, 300] {
         store(stream.as_ref(), 1, start..start + 100, &[]).await;
     }
-    let import = stage.writer(LogPurpose::Import).await;
+    let importer = stage.writer(LogPurpose::Import).await;
     for offsets in [100..400, 150..250, 350..500, 50..120] {
-        store(import.as_ref(), 1, offsets, &[]).await;
+        import(importer.as_ref(), offsets).await;
     }
-    import.close().await.expect("a writer can be closed");
+    importer.close().await.expect("a writer can be closed");
     let source = stage.source().await;
     assert_eq!(source.ledger().covered(&lineage(1)).as_slice(), [50..500]);
     for (start, end) in [(50, 500), (100, 400), (119, 351), (399, 400), (250, 350)] {

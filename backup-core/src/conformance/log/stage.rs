@@ -115,6 +115,16 @@ pub(super) async fn durable_at(sink: &dyn LogSink, number: u64, offset: u64) -> 
     }
 }
 
+/// Appends `offsets` of lineage 1 to a writer that imports, and waits until they are durable. Its positions come in any order.
+pub(super) async fn import(sink: &dyn LogSink, offsets: Range<u64>) {
+    append(sink, 1, offsets.clone(), &[]).await.expect("a writer that imports may append anywhere");
+    let mut known = sink.durable();
+    while known.as_ref().is_none_or(|position| position.offset != offsets.end) {
+        sink.flush();
+        known = sink.advanced(known.as_ref()).await.expect("the log becomes durable");
+    }
+}
+
 /// The bytes of `range`, and whether all of it came.
 pub(super) async fn read(source: &dyn LogSource, range: LogRange) -> (Vec<u8>, Result<()>) {
     let (mut bytes, mut pieces) = (Vec::new(), source.read(range));
