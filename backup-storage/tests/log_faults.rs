@@ -161,7 +161,11 @@ impl World {
             let fork = self.source.0.lock().lineages[number as usize - 1].0;
             let stored = ledger.covered(&lineage(number)).end().unwrap_or(fork);
             let gone = gone.get(&number).copied().unwrap_or(fork);
-            assert!(stored >= gone, "seed {}: {stored:#x} is stored of {number}, {gone:#x} was acknowledged", self.seed);
+            assert!(
+                stored >= gone,
+                "seed {}: {stored:#x} is stored of {number}, {gone:#x} was acknowledged",
+                self.seed
+            );
             at.insert(number, stored);
         }
         // What an earlier writer has left behind of earlier lineages comes first.
@@ -277,7 +281,10 @@ impl World {
             // What was lost in a failover may have been stored before.
             let covered = ledger.covered(&lineage(number)).as_slice().to_vec();
             assert_eq!(covered.len(), 1, "seed {seed}: lineage {number}: {covered:x?}");
-            assert!(covered[0].start == fork && covered[0].end >= end, "seed {seed}: {covered:x?} of {fork:x}..{end:x}");
+            assert!(
+                covered[0].start == fork && covered[0].end >= end,
+                "seed {seed}: {covered:x?} of {fork:x}..{end:x}"
+            );
             self.assert_reads(log_source.as_ref(), LogRange::new(lineage(number), fork..end)).await;
         }
         self.guard.assert_clean();

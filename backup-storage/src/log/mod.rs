@@ -21,6 +21,7 @@ pub(crate) mod object;
 pub(crate) mod pieces;
 pub(crate) mod source;
 pub(crate) mod stored;
+pub(crate) mod verify;
 pub(crate) mod writer;
 
 pub(crate) use cache::LogCache;

@@ -30,6 +30,7 @@ pub(crate) struct Piece {
 
 impl Piece {
     /// The largest sequence number that a name has room for.
+    #[cfg(test)]
     pub(crate) const MAX_SEQUENCE: u64 = 9_999_999_999;
 
     pub(crate) fn offsets(&self) -> Range<u64> {

@@ -198,7 +198,12 @@ impl LogObject {
     ///
     /// # Errors
     /// Damaged.
-    pub(crate) fn of_object(keyring: &Keyring, name: &ObjectName, object: &[u8], scratch: &mut Scratch) -> Result<Self> {
+    pub(crate) fn of_object(
+        keyring: &Keyring,
+        name: &ObjectName,
+        object: &[u8],
+        scratch: &mut Scratch,
+    ) -> Result<Self> {
         let header = object.get(..ObjectHeader::LEN).unwrap_or(object);
         match Self::parse(keyring, name, (header, object, object.len() as u64), scratch)? {
             Ok(parsed) => Ok(parsed),

@@ -187,13 +187,16 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// A piece, and what it says about itself.
+type Told = (Listed, Result<(LogRange, LogIndex)>);
+
 /// Indices that are being read.
 struct Telling<'a> {
     reader: &'a LogReader,
     range: LogRange,
     /// What is to be fetched; none before the first listing.
     queue: Option<VecDeque<Listed>>,
-    ahead: FuturesOrdered<BoxFuture<'a, (Listed, Result<(LogRange, LogIndex)>)>>,
+    ahead: FuturesOrdered<BoxFuture<'a, Told>>,
     /// The last piece that was given out.
     last: Option<Piece>,
     fresh: bool,

@@ -46,11 +46,7 @@ impl Stored {
     ///
     /// # Errors
     /// Those of the store and of the journal.
-    pub(crate) async fn survey(
-        store: &Store,
-        journal: &Journal<Catalog>,
-        spool: Option<&Store>,
-    ) -> Result<Self> {
+    pub(crate) async fn survey(store: &Store, journal: &Journal<Catalog>, spool: Option<&Store>) -> Result<Self> {
         let mut before = journal.refresh_placed().await?.1;
         let mut tries = 0;
         loop {
@@ -114,9 +110,10 @@ impl Stored {
 
     /// The writers that followed the stream before `epoch` and were not sealed, with where their log ends.
     pub(crate) fn unsealed_before(&self, epoch: LogEpoch) -> Vec<(LogEpoch, BTreeMap<Lineage, u64>)> {
-        let open = self.state().writers().filter(|(other, writer)| {
-            *other < epoch && writer.purpose == LogPurpose::Stream && writer.ends.is_none()
-        });
+        let open = self
+            .state()
+            .writers()
+            .filter(|(other, writer)| *other < epoch && writer.purpose == LogPurpose::Stream && writer.ends.is_none());
         open.map(|(other, _)| (other, self.ends_of(other))).collect()
     }
 
@@ -172,8 +169,8 @@ pub(crate) fn merge(ranges: &mut Vec<Range<u64>>) {
 
 /// The ledger of what `state` tells and `covered` holds.
 pub(crate) fn ledger(state: &LogState, covered: &BTreeMap<Lineage, Vec<Range<u64>>>) -> Ledger {
-    let ranges = covered.iter().flat_map(|(lineage, ranges)| {
-        ranges.iter().map(|range| LogRange::new(lineage.clone(), range.clone()))
-    });
+    let ranges = covered
+        .iter()
+        .flat_map(|(lineage, ranges)| ranges.iter().map(|range| LogRange::new(lineage.clone(), range.clone())));
     Ledger::new(state, ranges)
 }

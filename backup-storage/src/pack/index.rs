@@ -232,11 +232,7 @@ impl PackIndex {
     ///
     /// # Errors
     /// Damaged.
-    pub(crate) fn of_named(
-        keyring: &Keyring,
-        (kind, name): (ObjectKind, ObjectName),
-        object: &[u8],
-    ) -> Result<Self> {
+    pub(crate) fn of_named(keyring: &Keyring, (kind, name): (ObjectKind, ObjectName), object: &[u8]) -> Result<Self> {
         let header = object.get(..ObjectHeader::LEN).unwrap_or(object);
         match Self::parse_named(keyring, (kind, name.clone()), header, object, object.len() as u64)? {
             Ok(index) => Ok(index),

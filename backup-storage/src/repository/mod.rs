@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use backup_core::catalog::Catalog;
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::env::Env;
-use backup_core::repository::{BackupSession, ParentChoice, VerifyLevel, VerifyReport};
+use backup_core::repository::{BackupSession, Damage, ParentChoice, VerifyLevel, VerifyReport};
 use backup_core::{BackupId, ServiceId};
 use backup_crypto::{EpochId, EpochKey, Identity, Recipient, RepositoryId, Suite};
 use futures::TryStreamExt;
@@ -343,7 +343,21 @@ impl backup_core::repository::Repository for Repository {
     }
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> backup_core::Result<VerifyReport> {
-        Ok(crate::verify::verify(&self.context, &self.journal, level, work).await?)
+        let mut report = crate::verify::verify(&self.context, &self.journal, level, work).await?;
+        let seen = log::verify::verify(&self.log_cache, &self.journal, level, work);
+        match work.run(async { Ok(seen.await?) }).await {
+            Ok(seen) => {
+                report.objects += seen.objects;
+                report.read_bytes += seen.read_bytes;
+                report.garbage_objects += seen.garbage_objects;
+                report.garbage_bytes += seen.garbage_bytes;
+                report.damages.extend(seen.damages.into_iter().map(|d| Damage::new(d.object, d.problem, d.backups)));
+            }
+            // Without a catalog nobody knows which log counts; what is wrong with the catalog is in the report.
+            Err(error) if error.kind() == backup_core::ErrorKind::Damaged && !report.is_sound() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(report)
     }
 
     async fn open_log(&self, options: LogOptions, work: &Work) -> backup_core::Result<Arc<dyn LogSink>> {

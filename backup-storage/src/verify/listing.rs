@@ -41,6 +41,8 @@ impl Listing {
                     listing.keys.push(object.name);
                 }
                 None if name == layout::repository()?.as_str() || layout::entry_place(name).is_some() => {}
+                // The log has a verification of its own.
+                None if crate::log::name::parse(name).is_some() => {}
                 None => {
                     listing.foreign_objects += 1;
                     listing.foreign_bytes += object.size;

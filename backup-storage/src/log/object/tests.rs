@@ -39,7 +39,8 @@ fn sealed(start: u64, content: &[Bytes], record: bool) -> (Sealed, LogSheet) {
 #[test]
 fn an_object_comes_back_whole_and_in_parts() {
     let scratches = Arc::default();
-    for lens in [vec![0], vec![1], vec![100, 7], vec![SEGMENT, SEGMENT], vec![10, 3 * SEGMENT + 5, 0, SEGMENT - 10, 1]] {
+    for lens in [vec![0], vec![1], vec![100, 7], vec![SEGMENT, SEGMENT], vec![10, 3 * SEGMENT + 5, 0, SEGMENT - 10, 1]]
+    {
         let whole = content(lens.iter().sum());
         let mut rest = whole.clone();
         let parts: Vec<_> = lens.iter().map(|len| rest.split_to(*len)).collect();
@@ -117,7 +118,8 @@ fn an_object_that_says_what_its_name_does_not_is_damaged() {
     let mut sealer = Sealer::new(&keyring(1), 1).unwrap();
     let scratches = Arc::default();
     let name = piece(5, 100).name(&lineage()).unwrap();
-    let said = |start, len| sheet(&lineage(), &piece(start, len), (LogPurpose::Stream, None), None, LogIndex::default());
+    let said =
+        |start, len| sheet(&lineage(), &piece(start, len), (LogPurpose::Stream, None), None, LogIndex::default());
     for (sheet, len) in [(said(6, 100), 100), (said(5, 99), 99), (said(5, 100), 99), (said(5, 100), 101)] {
         let object = sealer.seal(name.clone(), &[content(len)], &sheet).unwrap();
         let error = open_whole(&keyring(1), &name, &object.bytes, &scratches).unwrap_err();

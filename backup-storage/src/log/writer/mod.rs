@@ -91,7 +91,8 @@ impl LogSink for LogWriter {
             .map_err(|e| Error::internal("a lineage cannot be encoded").with_source(e))
             .map(|bytes| bytes.len())?;
         if len > MAX_RECORD {
-            let message = format!("the description of lineage {} has {len} bytes, more than {MAX_RECORD}", record.lineage);
+            let message =
+                format!("the description of lineage {} has {len} bytes, more than {MAX_RECORD}", record.lineage);
             return Err(backup_core::Error::invalid(message));
         }
         let declared = self.commit(|log| match log.lineage(&record.lineage) {

@@ -26,7 +26,11 @@ const MAX_PIECE: u64 = 16 << 20;
 ///
 /// # Errors
 /// Those of the store and of the journal.
-pub(crate) async fn open(cache: Arc<LogCache>, journal: Arc<Journal<Catalog>>, options: LogOptions) -> Result<LogWriter> {
+pub(crate) async fn open(
+    cache: Arc<LogCache>,
+    journal: Arc<Journal<Catalog>>,
+    options: LogOptions,
+) -> Result<LogWriter> {
     let context = Arc::clone(cache.context());
     let (epoch, generation) = enroll(&journal, options.purpose, context.env.now()).await?;
     let mut stored = Stored::survey(&context.store, &journal, None).await?;
@@ -44,8 +48,7 @@ pub(crate) async fn open(cache: Arc<LogCache>, journal: Arc<Journal<Catalog>>, o
         idle: options.idle_mark,
         anywhere: options.purpose != LogPurpose::Stream,
     };
-    let known =
-        Known { covered: stored.covered(), catalog: stored.catalog, ends: BTreeMap::new(), ledger: None };
+    let known = Known { covered: stored.covered(), catalog: stored.catalog, ends: BTreeMap::new(), ledger: None };
     let shared = Arc::new(Shared {
         epoch,
         purpose: options.purpose,

@@ -295,9 +295,15 @@ mod tests {
         queue.push(second(0), &first, bytes(&first), &[]).unwrap();
         let next = range(2, 0, 10);
         assert!(queue.push(second(0), &next, bytes(&first).slice(1..), &[]).is_err());
-        assert!(queue.push(second(0), &next, bytes(&next), &[Mark::Commit { offset: 11, at: Timestamp::UNIX_EPOCH }]).is_err());
+        assert!(
+            queue
+                .push(second(0), &next, bytes(&next), &[Mark::Commit { offset: 11, at: Timestamp::UNIX_EPOCH }])
+                .is_err()
+        );
         let text = |offset: u64| offset.to_string();
-        assert!(queue.meets(&range(1, 11, 1), text).unwrap_err().to_string().contains("at 11: it was appended up to 10"));
+        assert!(
+            queue.meets(&range(1, 11, 1), text).unwrap_err().to_string().contains("at 11: it was appended up to 10")
+        );
         assert!(queue.meets(&range(2, 77, 1), text).is_ok(), "a lineage may begin anywhere");
         queue.flush();
         assert_eq!(queue.take(second(0)).unwrap().piece.offsets(), 0..10);

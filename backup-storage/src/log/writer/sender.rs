@@ -205,7 +205,7 @@ impl Sender {
                 }
             }
             Done::Checked(outcome) => {
-                let _ = outcome;
+                outcome?;
                 let count = self.checking.take().unwrap_or(0);
                 let done: Vec<_> = self.pending.drain(..count).map(|p| (p.lineage, p.piece)).collect();
                 self.shared.acknowledge(&done);
