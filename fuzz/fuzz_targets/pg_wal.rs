@@ -68,7 +68,8 @@ fuzz_target!(|data: &[u8]| {
         match byte % 8 {
             0 => drop(log.append(&SampleRecord::commit(u32::from(*byte), 1))),
             1 => drop(log.append(&SampleRecord::restore_point("a", 1))),
-            2 if *byte == 2 => drop(log.switch()),
+            // Only where little of the segment is left: a megabyte of padding teaches nothing.
+            2 if log.end().0 < 3 << 20 => drop(log.switch()),
             3 => log.give_up(&SampleRecord::new(Rmgr::HEAP, 0).main(vec![1; usize::from(*byte) * 9])),
             _ => {
                 let record = SampleRecord::new(Rmgr::HEAP, 0).main(vec![*byte; usize::from(*byte) * 9]);
