@@ -260,8 +260,11 @@ impl World {
 
         let repository = self.repository().await.unwrap();
         let catalog = repository.catalog().await.unwrap();
-        let kept = self.source.0.lock();
-        for (epoch, ends) in &kept.promised {
+        let (promised, lineages) = {
+            let kept = self.source.0.lock();
+            (kept.promised.clone(), kept.lineages.clone())
+        };
+        for (epoch, ends) in &promised {
             let sealed = catalog.log().writer(*epoch).unwrap().ends.clone();
             let sealed = sealed.unwrap_or_else(|| panic!("seed {seed}: writer {epoch} was not sealed"));
             for (lineage, end) in ends {
@@ -269,8 +272,6 @@ impl World {
                 assert!(known >= *end, "seed {seed}: writer {epoch} promised {end:#x} and was sealed at {known:#x}");
             }
         }
-        let lineages = kept.lineages.clone();
-        drop(kept);
         let log_source = repository.log().await.unwrap();
         let ledger = log_source.ledger();
         assert!(ledger.holes().is_empty(), "seed {seed}: {:?}", ledger.holes());
