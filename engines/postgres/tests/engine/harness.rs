@@ -275,11 +275,6 @@ impl Capture {
     }
 }
 
-/// Where the log of `server` is inserted at.
-pub(crate) async fn insert_lsn(client: &Client) -> PgLsn {
-    client.query_one("select pg_current_wal_insert_lsn()", &[]).await.unwrap().get(0)
-}
-
 /// Makes sure that everything up to here is on its way to whoever follows, and says where that is.
 pub(crate) async fn flushed(client: &Client) -> PgLsn {
     // A transaction that writes and commits has its log flushed.
