@@ -153,7 +153,7 @@ async fn a_feed_that_breaks_its_word_is_told() {
         (Mood::Silent, "58030", ErrorKind::Unavailable),
     ] {
         let feed = Moody::of(&archive, Mood::Well).await;
-        let wal = serve(&feed, options().feed_timeout(Duration::from_millis(200))).await;
+        let wal = serve(&feed, options().feed_timeout(Duration::from_secs(2))).await;
         let mut session = connect(&wal).await.unwrap();
         let end = session.identify_system().await.unwrap().position;
         let start = Lsn(end.0 >> 20 << 20);

@@ -127,13 +127,15 @@ async fn whoever_says_nothing_is_left() {
     let Some(archive) = archive().await else { return };
     let mut impatient = options();
     impatient.handshake_timeout = Duration::from_millis(100);
-    impatient.idle_timeout = Duration::from_millis(300);
     let wal = serve(archive.feed().await, impatient).await;
     assert!(rest(raw(&wal).await).await.is_empty());
+
+    let mut impatient = options();
+    impatient.idle_timeout = Duration::from_millis(300);
+    let wal = serve(archive.feed().await, impatient).await;
     let mut session = connect(&wal).await.unwrap();
-    session.identify_system().await.unwrap();
     let error = loop {
-        // Each command is in time or not; between two there is no time to wait on purpose.
+        // Each command is in time or not; between two there is nothing to wait for but time.
         match session.query("SHOW server_version").await {
             Ok(_) => {
                 let pause = tokio::time::timeout(Duration::from_millis(400), std::future::pending::<()>());
