@@ -12,9 +12,11 @@ use backup_core::{Error, ErrorKind, Finding, Result, Severity};
 use bytes::{Bytes, BytesMut};
 use futures::stream::TryStreamExt;
 
+use super::probe;
 use super::settings::TargetAction;
 use super::supply::Supply;
 use super::target;
+use crate::control::ClusterState;
 use crate::lsn::{Lsn, TimelineId};
 use crate::walsender::{FeedIdentity, LogEnd, WalFeed, WalServer, WalServerOptions};
 
@@ -107,14 +109,20 @@ impl Serving {
                 done = applied;
             }
             let (dir, signal): (PathBuf, _) = (dir.to_owned(), dir.join(signal));
-            let look = move || (signal.exists(), target::running(&dir).is_some());
-            let (recovering, running) = tokio::task::spawn_blocking(look)
+            // A server that is to shut down may be gone before it has told how far it came; its control file says so.
+            let look = move || {
+                let running = target::running(&dir).is_some();
+                let down = !running
+                    && probe::read_control(&dir).is_ok_and(|control| control.state == ClusterState::ShutDownInRecovery);
+                (signal.exists(), down)
+            };
+            let (recovering, down) = tokio::task::spawn_blocking(look)
                 .await
                 .map_err(|e| Error::internal("looking at a restored server panicked").with_source(e))?;
             let over = match action {
                 TargetAction::Promote => !recovering,
                 TargetAction::Pause => !recovering || applied >= self.stop,
-                TargetAction::Shutdown => !recovering || (!running && applied >= self.stop),
+                TargetAction::Shutdown => !recovering || down,
             };
             if over {
                 work.advanced(Phase::Replay, self.stop.0.saturating_sub(done.0));
