@@ -31,6 +31,10 @@ pub(crate) async fn open(
     journal: Arc<Journal<Catalog>>,
     options: LogOptions,
 ) -> Result<LogWriter> {
+    if options.spool.is_some() {
+        // Better refused than taken for a promise that nobody keeps.
+        return Err(Error::invalid("this repository acknowledges only what its store has: there is no spool"));
+    }
     let context = Arc::clone(cache.context());
     let (epoch, generation) = enroll(&journal, options.purpose, context.env.now()).await?;
     let mut stored = Stored::survey(&context.store, &journal, None).await?;

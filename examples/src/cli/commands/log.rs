@@ -20,7 +20,7 @@ use crate::table::{Cell, Table};
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// Store the complete pieces of log that lie in this folder, and end; may be repeated with the same folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["flush_after", "sync", "spool"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["flush_after", "sync"])]
     import: Option<PathBuf>,
     /// How long bytes may wait before they are sent to the vault
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
@@ -28,9 +28,6 @@ pub(crate) struct LogArgs {
     /// Send everything at once: for sources whose commits wait for this capture
     #[arg(long, conflicts_with = "flush_after")]
     sync: bool,
-    /// Acknowledge what is durable in this folder, sealed, and send it to the vault behind that
-    #[arg(long, value_name = "DIR")]
-    spool: Option<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -76,8 +73,7 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Stream, LogAr
         cx.remark_findings(&imported.findings);
         return Ok(());
     }
-    let mut options = LogOptions::default().flush_after(if args.sync { Duration::ZERO } else { args.flush_after });
-    options.spool.clone_from(&args.spool);
+    let options = LogOptions::default().flush_after(if args.sync { Duration::ZERO } else { args.flush_after });
     let mut seen = Vec::new();
     let sink = {
         let capture = run::capture(&repository, source.as_ref(), options, &work);
