@@ -25,7 +25,7 @@ async fn a_wrong_command_line_is_2() {
         &["plan", "postgres", "--into", "/x", "--latest", "--exclusive"],
         &["verify", "--level", "deep"],
         // Commands that do not exist yet.
-        &["log", "postgres"],
+        &["log", "postgres", "--flush-after", "soon"],
         &["gc"],
     ] {
         let ran = vault.run(args).await;
