@@ -25,7 +25,7 @@ async fn child_without_privileges() {
     let refused = PostgresEngine::new(PostgresSettings::default().data_dir(foreign)).unwrap();
     let plan = vault.plan(&refused, &record).await.unwrap();
     assert!(plan.blockers().any(|f| f.code == "wrong-owner"), "{:?}", plan.findings);
-    assert_eq!(vault.restore(&refused, &record).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(vault.restore(&refused, &record).await.unwrap_err().kind(), ErrorKind::Environment);
 
     let target = PostgresEngine::new(PostgresSettings::default().data_dir(data)).unwrap();
     let restored = vault.restore(&target, &record).await.unwrap();
