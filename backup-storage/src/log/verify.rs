@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use backup_core::catalog::{Catalog, Event};
 use backup_core::engine::Work;
-use backup_core::log::LogRange;
+use backup_core::log::{BackupPoint, Ledger, LogRange};
 use backup_core::observe::Phase;
 use backup_core::repository::VerifyLevel;
 use backup_core::{BackupId, Lineage};
@@ -73,6 +73,7 @@ pub(crate) async fn verify(
     };
     let all: Vec<(Lineage, Listed)> = stored.counting().map(|(lineage, listed)| (lineage.clone(), *listed)).collect();
     let chosen: Vec<_> = all.iter().filter(drawn).cloned().collect();
+    let whole = whole(&stored);
     let mut read = stream::iter(chosen)
         .map(|(lineage, listed)| async move {
             let outcome = inspect(cache, &lineage, &listed).await?;
@@ -84,17 +85,19 @@ pub(crate) async fn verify(
     let mut events = Vec::new();
     while let Some((lineage, listed, outcome)) = read.try_next().await? {
         seen.read_bytes += listed.size;
-        let Some(problem) = outcome else { continue };
+        let Some(Problem { text: problem, certain }) = outcome else { continue };
         let object = listed.piece.name(&lineage)?.as_str().to_owned();
-        let backups = harmed(&stored, &listed.piece.range(&lineage));
-        events.push(Event::LogDamaged {
-            object: object.clone(),
-            lineage,
-            start: listed.piece.start,
-            end: listed.piece.end,
-            problem: problem.clone(),
-            at: context.env.now(),
-        });
+        let backups = harmed(&stored, &whole, &listed.piece.range(&lineage));
+        if certain {
+            events.push(Event::LogDamaged {
+                object: object.clone(),
+                lineage,
+                start: listed.piece.start,
+                end: listed.piece.end,
+                problem: problem.clone(),
+                at: context.env.now(),
+            });
+        }
         seen.damages.push(Damaged { object, problem, backups });
     }
     if !events.is_empty() {
@@ -104,47 +107,64 @@ pub(crate) async fn verify(
     for damage in stored.state().damages().values() {
         let listed = stored.pieces.get(&damage.range.lineage).into_iter().flatten();
         if listed.into_iter().any(|l| l.piece.name(&damage.range.lineage).is_ok_and(|n| n.as_str() == damage.object)) {
-            let backups = harmed(&stored, &damage.range);
+            let backups = harmed(&stored, &whole, &damage.range);
             seen.damages.push(Damaged { object: damage.object.clone(), problem: damage.problem.clone(), backups });
         }
     }
     Ok(seen)
 }
 
+/// What is wrong with a piece.
+#[derive(Debug)]
+struct Problem {
+    text: String,
+    /// Whether it is so for everyone. One that this recipient has no key for may be sound for others.
+    certain: bool,
+}
+
 /// What is wrong with a piece, if anything is.
-async fn inspect(cache: &Arc<LogCache>, lineage: &Lineage, listed: &Listed) -> Result<Option<String>> {
+async fn inspect(cache: &Arc<LogCache>, lineage: &Lineage, listed: &Listed) -> Result<Option<Problem>> {
+    let damaged = |text: String| Some(Problem { text, certain: true });
     let name = listed.piece.name(lineage)?;
     let context = Arc::clone(cache.context());
     let bytes = match context.store.get(&name).await {
         Ok(bytes) => bytes,
         // Compacted in the meantime, or lost: then it is a hole.
         Err(e) if e.is_not_found() => return Ok(None),
-        Err(e) if e.kind() == ErrorKind::Damaged => return Ok(Some(e.to_string())),
+        Err(e) if e.kind() == ErrorKind::Damaged => return Ok(damaged(e.to_string())),
         Err(e) => return Err(e),
     };
     let (scratches, piece) = (Arc::clone(cache.scratches()), listed.piece);
     blocking(move || {
         let opened = match object::open_whole(&context.keyring, &name, &bytes, &scratches) {
             Ok(opened) => opened,
-            Err(e) if e.kind() == ErrorKind::Damaged => return Ok(Some(e.to_string())),
+            Err(e) if e.kind() == ErrorKind::Damaged => return Ok(damaged(e.to_string())),
+            Err(e) if e.kind() == ErrorKind::Environment => {
+                return Ok(Some(Problem { text: e.to_string(), certain: false }));
+            }
             Err(e) => return Err(e),
         };
         let len: u64 = opened.content.iter().map(|part| part.len() as u64).sum();
         let sheet = opened.object.sheet();
         let fits = (sheet.start, sheet.end) == (piece.start, piece.end) && len == piece.end - piece.start;
-        Ok((!fits).then(|| format!("it holds {len} bytes from {} to {}", sheet.start, sheet.end)))
+        let text = || format!("it holds {len} bytes from {} to {}", sheet.start, sheet.end);
+        Ok(if fits { None } else { damaged(text()) })
     })
     .await
 }
 
+/// What would be stored if nothing were damaged: a backup is harmed by what its log lacks, also when that was found before.
+fn whole(stored: &Stored) -> Ledger {
+    let counting = stored.counting().map(|(lineage, listed)| listed.piece.range(lineage));
+    let damaged = stored.state().damages().values().map(|damage| damage.range.clone());
+    Ledger::new(stored.state(), counting.chain(damaged))
+}
+
 /// The backups from which the log goes on over `range`.
-fn harmed(stored: &Stored, range: &LogRange) -> Vec<BackupId> {
-    let ledger = stored.ledger();
-    let points = stored.catalog.backups().filter_map(backup_core::log::BackupPoint::of);
-    let over = |point: &backup_core::log::BackupPoint| {
-        ledger.paths(&point.stop).iter().any(|path| {
-            path.ranges.iter().any(|r| r.lineage == range.lineage && r.start < range.end && range.start < r.end)
-        })
+fn harmed(stored: &Stored, whole: &Ledger, range: &LogRange) -> Vec<BackupId> {
+    let over = |point: &BackupPoint| {
+        let touches = |r: &LogRange| r.lineage == range.lineage && r.start < range.end && range.start < r.end;
+        whole.paths(&point.stop).iter().any(|path| path.ranges.iter().any(touches))
     };
-    points.filter(over).map(|point| point.id).collect()
+    stored.catalog.backups().filter_map(BackupPoint::of).filter(over).map(|point| point.id).collect()
 }

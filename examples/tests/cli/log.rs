@@ -96,7 +96,7 @@ async fn a_lost_or_damaged_piece_is_a_hole_with_two_sides() {
     let arguments = ["log", "postgres", "--url", &url, "--flush-after", "50ms"];
     let capture = vault.run_on(&arguments, Terminals::default(), cancel.clone());
     let work = async {
-        vault.json(&["backup", "postgres", "--url", &url]).await;
+        let backup = vault.json(&["backup", "postgres", "--url", &url]).await;
         let client = shop.server.connect("postgres").await.unwrap();
         client.batch_execute("create table counted (i int)").await.unwrap();
         for number in 0..6 {
@@ -104,8 +104,9 @@ async fn a_lost_or_damaged_piece_is_a_hole_with_two_sides() {
             stored(&vault, u64::from(shop.server.current_lsn().await.unwrap())).await;
         }
         cancel.cancel();
+        backup
     };
-    let (captured, ()) = tokio::join!(capture, work);
+    let (captured, backup) = tokio::join!(capture, work);
     assert_eq!(captured.code, exit::DONE, "{captured:?}");
     let whole = vault.json(&["windows"]).await;
     let end = whole["windows"][0]["to"]["text"].as_str().unwrap().to_owned();
@@ -125,6 +126,17 @@ async fn a_lost_or_damaged_piece_is_a_hole_with_two_sides() {
     damage(last);
     let report = vault.run(&["--json", "verify", "--level", "full"]).await;
     assert_eq!(report.code, exit::DAMAGED, "{report:?}");
+    // It is still wrong at the next look, and harms the backup whose log it was.
+    let again = vault.run(&["--json", "verify", "--level", "full"]).await;
+    assert_eq!(again.code, exit::DAMAGED, "{again:?}");
+    for report in [&report, &again] {
+        let damages = report.json()["damages"].clone();
+        assert_eq!(
+            (damages.as_array().unwrap().len(), &damages[0]["backups"]),
+            (1, &json!([backup["id"]])),
+            "{damages}"
+        );
+    }
     let windows = vault.json(&["windows"]).await;
     assert_eq!(windows["windows"][0]["to"]["offset"], json!(range(last).0), "{windows}");
 
