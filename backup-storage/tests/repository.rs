@@ -86,3 +86,9 @@ async fn on_local_disk() {
 async fn a_log_conforms_in_memory() {
     backup_core::conformance::log::run(&Harness::new(Store::memory(), Suite::Aes256Gcm)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_conforms_on_local_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    backup_core::conformance::log::run(&Harness::new(Store::local(dir.path()).unwrap(), Suite::ChaCha20Poly1305)).await;
+}
