@@ -47,6 +47,8 @@ mutants! {
     accepting_a_path_twice: AcceptsDuplicates by suite::duplicate_paths_are_refused;
     following_a_link_to_its_file: FollowsSources by suite::vanished_and_odd_files;
     reading_what_need_not_be_read: ReadsAlways by suite::unchanged_files_are_not_read;
+    taking_changed_files_whole: IgnoresChanges by suite::changes_make_the_next_backup;
+    believing_what_is_to_be_verified: BelievesChanges by suite::changes_that_are_verified;
     trusting_young_files: TrustsYoungFiles by suite::unchanged_files_are_not_read;
     showing_the_inspector_things_twice: InspectsTwice by suite::inspectors_see_everything_once;
     hiding_zeros_from_the_inspector: InspectsNoZeros by suite::inspectors_see_everything_once;

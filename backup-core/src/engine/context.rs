@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::log::RestoreLog;
+use super::log::{LogSource, RestoreLog};
 use super::sink::BackupSink;
 use super::source::BackupSource;
 use crate::catalog::BackupRecord;
@@ -108,12 +108,26 @@ pub struct BackupContext {
     work: Work,
     sink: Arc<dyn BackupSink>,
     parent: Option<BackupRecord>,
+    log: Option<Arc<dyn LogSource>>,
 }
 
 impl BackupContext {
     /// A context that writes into `sink`, whose content may be shared with `parent`.
     pub fn new(work: Work, sink: Arc<dyn BackupSink>, parent: Option<BackupRecord>) -> Self {
-        Self { work, sink, parent }
+        Self { work, sink, parent, log: None }
+    }
+
+    /// Sets the log of the same service.
+    #[must_use]
+    pub fn with_log(mut self, log: Option<Arc<dyn LogSource>>) -> Self {
+        self.log = log;
+        self
+    }
+
+    /// The stored log of the same service, as it was when the backup began. It knows what changed since the parent.
+    #[must_use]
+    pub fn log(&self) -> Option<&Arc<dyn LogSource>> {
+        self.log.as_ref()
     }
 
     /// Environment, observer, cancellation.

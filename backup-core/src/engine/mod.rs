@@ -11,7 +11,7 @@ mod source;
 pub use context::{BackupContext, CheckContext, RestoreContext, Work};
 pub(crate) use log::no_position;
 pub use log::{Imported, LogContext, LogEngine, LogOptions, LogSink, LogSource, RestoreLog, StatedPosition};
-pub use sink::{BackupSink, BackupSinkExt, BlockInspector, LocalFile, OnShrink, Put, Stored, Unchanged};
+pub use sink::{BackupSink, BackupSinkExt, BlockInspector, Changes, LocalFile, OnShrink, Put, Stored, Unchanged};
 pub use source::{BackupSource, BackupSourceExt, Existing, Extract, Extracted, Footprint};
 
 use std::fmt::{Debug, Display};

@@ -1,6 +1,7 @@
 //! Where an engine puts what it reads.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,12 +19,14 @@ pub trait BlockInspector: Debug + Send + Sync + 'static {
     /// Looks at `bytes`, which stand at `offset` of the entry.
     ///
     /// `offset` is a multiple of 128 KiB and `bytes` has at most 1 MiB; it ends at a multiple of 128 KiB or at the end of
-    /// the entry. Content that is not read because it is known to be unchanged does not pass here.
+    /// the entry. Of a file that was put with [`Unchanged::Outside`] it may also be one of the ranges that were given, or a part of
+    /// one that begins and ends at a multiple of 128 KiB. Content that is not read because it is known to be unchanged does
+    /// not pass here.
     fn inspect(&self, offset: u64, bytes: &[u8]);
 }
 
-/// When a local file may be taken from the parent backup without reading it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// When a local file, or parts of it, may be taken from the parent backup without reading them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Unchanged {
     /// Never: the content is read and compared.
     #[default]
@@ -31,6 +34,58 @@ pub enum Unchanged {
     /// When size and modification time are those of the parent's entry, and that time lies at least two seconds before the
     /// parent backup began: time stamps are coarse, and a file that was changed while it was read must be read again.
     BySizeAndTime,
+    /// What lies outside of these parts, as far as the parent's entry of the same path reaches, is there what it is here.
+    Outside(Changes),
+}
+
+/// The parts of a file that may have changed since the parent backup, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In order, apart, not empty.
+    ranges: Arc<[Range<u64>]>,
+    verified: bool,
+}
+
+impl Changes {
+    /// These parts, in any order. They may reach beyond the end of the file.
+    pub fn new(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
+        let mut all: Vec<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
+        all.sort_unstable_by_key(|range| range.start);
+        all.dedup_by(|next, last| {
+            let joined = next.start <= last.end;
+            if joined {
+                last.end = last.end.max(next.end);
+            }
+            joined
+        });
+        Self { ranges: all.into(), verified: false }
+    }
+
+    /// Trusts nobody: everything is read and compared, and what differs outside of the parts is
+    /// [told](Stored::unexpected).
+    #[must_use]
+    pub fn verified(self) -> Self {
+        Self { verified: true, ..self }
+    }
+
+    /// Whether everything is read and compared.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.verified
+    }
+
+    /// The parts: in order, none of them empty, no two of them adjacent.
+    #[must_use]
+    pub fn ranges(&self) -> &[Range<u64>] {
+        &self.ranges
+    }
+
+    /// Whether something in `range` may have changed.
+    #[must_use]
+    pub fn meets(&self, range: &Range<u64>) -> bool {
+        let next = self.ranges.partition_point(|known| known.end <= range.start);
+        self.ranges.get(next).is_some_and(|known| known.start < range.end)
+    }
 }
 
 /// What it means when a local file turns out shorter than it was when it was opened.
@@ -118,6 +173,11 @@ pub struct Stored {
     pub new_bytes: u64,
     /// Whether it was taken from the parent without being read.
     pub unread: bool,
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// Bytes, in blocks of 128 KiB, that differ from the parent's though they lie outside of
+    /// [verified changes](Changes::verified).
+    pub unexpected: u64,
 }
 
 /// Takes the entries of one backup. Shared by all tasks of an engine.
@@ -195,3 +255,22 @@ pub trait BackupSinkExt: BackupSink {
 }
 
 impl<T: BackupSink + ?Sized> BackupSinkExt for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn changes_are_what_was_said(ranges in prop::collection::vec((0_u64..200, 0_u64..20), 0..20), probe in 0_u64..220) {
+            let ranges: Vec<_> = ranges.into_iter().map(|(start, len)| start..start + len).collect();
+            let changes = Changes::new(ranges.clone());
+            let said = ranges.iter().any(|range| range.contains(&probe));
+            prop_assert_eq!(changes.meets(&(probe..probe + 1)), said);
+            prop_assert_eq!(changes.ranges().iter().any(|range| range.contains(&probe)), said);
+            prop_assert!(changes.ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
+            prop_assert!(!changes.meets(&(probe..probe)) || said);
+        }
+    }
+}

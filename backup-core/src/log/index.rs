@@ -16,6 +16,11 @@ const MOST_SAMPLES: usize = 4096;
 /// An index has at most this many names, and this many bytes of them. A stretch with more loses the rest.
 const MOST_NAMES: usize = 4096;
 const MOST_NAME_BYTES: usize = 256 << 10;
+/// And this many bytes of notes, so that an index stays below 1 MiB. Of a stretch with more the rest is lost, which its engine has
+/// to notice.
+const MOST_NOTE_BYTES: usize = 384 << 10;
+/// What a note takes besides its bytes.
+const NOTE: usize = 16;
 
 /// The latest commit time of all commits of a piece that end by an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, serde::Serialize)]
@@ -42,6 +47,17 @@ pub struct NamedPoint {
     pub at: Timestamp,
 }
 
+/// What an engine says about the log up to an offset, for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+pub struct Note {
+    /// End of what it is about.
+    #[n(0)]
+    pub offset: u64,
+    /// What it says.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub bytes: Vec<u8>,
+}
+
 /// What is known of a piece of log besides its bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, serde::Serialize)]
 #[cbor(map)]
@@ -56,6 +72,10 @@ pub struct LogIndex {
     /// Everything that was committed by this moment of the source's clock is in the log up to the end of the piece.
     #[n(2)]
     pub as_of: Option<AsOf>,
+    /// What the engine says about it, by offset.
+    #[n(3)]
+    #[cbor(default)]
+    pub notes: Vec<Note>,
 }
 
 /// A moment by itself, in its stored form.
@@ -95,6 +115,9 @@ impl LogIndex {
         for name in &next.names {
             builder.name(name.clone());
         }
+        for note in &next.notes {
+            builder.note(note.clone());
+        }
         if let Some(AsOf(at)) = next.as_of {
             builder.as_of(at);
         }
@@ -119,6 +142,7 @@ impl IndexBuilder {
                 self.name(NamedPoint { offset: *offset, name: name.clone(), at: *at });
             }
             Mark::AsOf { at, .. } => self.as_of(*at),
+            Mark::Note { offset, bytes } => self.note(Note { offset: *offset, bytes: bytes.to_vec() }),
         }
     }
 
@@ -152,6 +176,13 @@ impl IndexBuilder {
         let bytes: usize = self.index.names.iter().map(|known| known.name.len()).sum();
         if self.index.names.len() < MOST_NAMES && bytes + name.name.len() <= MOST_NAME_BYTES {
             self.index.names.push(name);
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        let bytes: usize = self.index.notes.iter().map(|known| known.bytes.len() + NOTE).sum();
+        if bytes + note.bytes.len() + NOTE <= MOST_NOTE_BYTES {
+            self.index.notes.push(note);
         }
     }
 
@@ -229,6 +260,19 @@ mod tests {
         }
         let names = builder.finish().names;
         assert!(names.len() > 100 && names.iter().map(|name| name.name.len()).sum::<usize>() <= MOST_NAME_BYTES);
+    }
+
+    #[test]
+    fn notes_stay_bounded_and_in_order() {
+        let note = |offset: u64, len: usize| Mark::Note { offset, bytes: vec![7; len].into() };
+        let mut builder = IndexBuilder::default();
+        (0..100).for_each(|n| builder.add(&note(n, 10_000)));
+        let mut first = builder.finish();
+        assert_eq!(first.notes.len(), 39);
+        let mut builder = IndexBuilder::default();
+        builder.add(&note(200, 10));
+        first.extend(&builder.finish());
+        assert_eq!(first.notes.last().map(|note| (note.offset, note.bytes.len())), Some((200, 10)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{IndexBuilder, LogIndex, LogRange};
@@ -35,6 +36,14 @@ pub enum Mark {
         /// The moment.
         at: Timestamp,
     },
+    /// What the engine says about the log up to `offset`, for itself: nobody else understands it. PostgreSQL: which blocks
+    /// were changed since its last note.
+    Note {
+        /// End of what it is about.
+        offset: u64,
+        /// What it says.
+        bytes: Bytes,
+    },
 }
 
 impl Mark {
@@ -42,7 +51,10 @@ impl Mark {
     #[must_use]
     pub fn offset(&self) -> u64 {
         match self {
-            Self::Commit { offset, .. } | Self::Name { offset, .. } | Self::AsOf { offset, .. } => *offset,
+            Self::Commit { offset, .. }
+            | Self::Name { offset, .. }
+            | Self::AsOf { offset, .. }
+            | Self::Note { offset, .. } => *offset,
         }
     }
 }

@@ -22,7 +22,7 @@ mod state;
 mod window;
 
 pub use epoch::{LogEpoch, LogPurpose};
-pub use index::{AsOf, IndexBuilder, LogIndex, NamedPoint, TimeSample};
+pub use index::{AsOf, IndexBuilder, LogIndex, NamedPoint, Note, TimeSample};
 pub use intervals::Intervals;
 pub use ledger::{Ledger, LogPath};
 pub use lineage::{Fork, LineageRecord, Notation};

@@ -72,7 +72,12 @@ pub async fn backup(
         ParentChoice::None => ParentChoice::None,
     };
     let session = work.run(repository.begin(parent, work)).await?;
-    let cx = BackupContext::new(work.clone(), session.sink(), session.parent().cloned());
+    // What changed since the parent may stand in the log.
+    let log = match session.parent() {
+        Some(_) if engine.log().is_some() => Some(work.run(repository.log()).await?),
+        _ => None,
+    };
+    let cx = BackupContext::new(work.clone(), session.sink(), session.parent().cloned()).with_log(log);
     let snapshot = match work.run(engine.backup(&cx)).await.and_then(|snapshot| work.checkpoint().map(|()| snapshot)) {
         Ok(snapshot) => snapshot,
         Err(error) => {

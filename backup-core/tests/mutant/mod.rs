@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     AcceptsDuplicates,
     FollowsSources,
     ReadsAlways,
+    IgnoresChanges,
+    BelievesChanges,
     TrustsYoungFiles,
     InspectsTwice,
     InspectsNoZeros,

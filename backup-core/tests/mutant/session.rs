@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use backup_core::catalog::BackupRecord;
-use backup_core::engine::{BackupSink, BlockInspector, LocalFile, Put, Stored, Unchanged};
+use backup_core::engine::{BackupSink, BlockInspector, Changes, LocalFile, Put, Stored, Unchanged};
 use backup_core::entry::EntryMeta;
 use backup_core::repository::BackupSession;
 use backup_core::{BackupSinkExt, Consistency, ErrorKind, Result, SessionId, Snapshot};
@@ -124,6 +124,14 @@ impl BackupSink for MutantSink {
         file.meta = self.meta(file.meta);
         match self.fault {
             Fault::ReadsAlways => file.unchanged = Unchanged::Never,
+            Fault::IgnoresChanges if matches!(file.unchanged, Unchanged::Outside(_)) => {
+                file.unchanged = Unchanged::Outside(Changes::default());
+            }
+            Fault::BelievesChanges => {
+                if let Unchanged::Outside(changes) = &file.unchanged {
+                    file.unchanged = Unchanged::Outside(Changes::new(changes.ranges().iter().cloned()));
+                }
+            }
             Fault::FollowsSources => file.path = file.path.canonicalize().unwrap_or(file.path),
             Fault::TrustsYoungFiles if self.parent && file.unchanged == Unchanged::BySizeAndTime => {
                 let content = std::fs::read(&file.path).unwrap_or_default();
@@ -140,7 +148,7 @@ impl BackupSink for MutantSink {
                 self.inner.put_bytes(file.meta, content.unwrap_or_default().into()).await?;
                 // It says what it should have stored, so that only reading shows what it did.
                 let len = len + u64::from(self.fault == Fault::LosesLastByte && len > 0);
-                return Ok(Put::Stored(Stored { len, new_bytes: len, unread: false }));
+                return Ok(Put::Stored(Stored { len, new_bytes: len, ..Stored::default() }));
             }
             _ => {}
         }

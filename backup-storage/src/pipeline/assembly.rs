@@ -2,51 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
-use backup_core::engine::{BlockInspector, Stored};
+use backup_core::engine::{BlockInspector, Changes, Stored};
 use backup_core::entry::EntryMeta;
-use backup_crypto::HashKey;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Shared;
 use super::lane::Lane;
+use super::parent::{ParentContent, UNKNOWN};
 use crate::error::{Error, Result};
-use crate::manifest::{BlockMap, Content, Extent, ManifestEntry, slice, total};
-use crate::pack::{BLOCK, BlockHash, content_id};
+use crate::manifest::{BlockMap, Content, Extent, ManifestEntry, total};
+use crate::pack::{BLOCK, BlockHash, content_id, content_id_of};
 
 /// Block maps up to this size stand in the entry itself.
 const INLINE_MAP: usize = 64 * 16;
 /// So do this many extents.
 const INLINE_EXTENTS: usize = 1024;
-
-/// The same entry in the parent backup, with its extents already in terms of this session's pack table.
-#[derive(Debug)]
-pub(crate) struct ParentContent {
-    pub(crate) len: u64,
-    pub(crate) extents: Vec<Extent>,
-    pub(crate) hashes: Vec<BlockHash>,
-    /// What the parent's hashes were made with, when it is not this session's key.
-    pub(crate) key: Option<HashKey>,
-}
-
-impl ParentContent {
-    /// Whether block `index` of the parent is `block`, whose hash under this session's key is `hash`.
-    fn has(&self, index: usize, block: &[u8], hash: &BlockHash) -> bool {
-        let Some(theirs) = self.hashes.get(index) else { return false };
-        let start = (index * BLOCK) as u64;
-        if self.len - start.min(self.len) < block.len() as u64
-            || (self.len - start < BLOCK as u64 && self.len - start != block.len() as u64)
-        {
-            return false;
-        }
-        match &self.key {
-            None => theirs == hash,
-            Some(key) => *theirs == key.block(block),
-        }
-    }
-}
 
 /// An entry that is being stored.
 pub(crate) struct Assembly {
@@ -54,6 +28,8 @@ pub(crate) struct Assembly {
     meta: EntryMeta,
     parent: Option<ParentContent>,
     inspector: Option<Arc<dyn BlockInspector>>,
+    /// What alone may differ from the parent, as somebody claims who is not believed.
+    claimed: Option<Changes>,
     state: Mutex<State>,
 }
 
@@ -62,11 +38,29 @@ struct State {
     hashes: Vec<BlockHash>,
     len: u64,
     new_bytes: u64,
+    read_bytes: u64,
+    unexpected: u64,
     /// Spans and chunks that were not read yet, and the feeder of a stream.
     reads: usize,
     /// Reads and small runs that are not stored yet.
     parts: usize,
     receipt: Option<oneshot::Sender<Result<Stored>>>,
+}
+
+impl State {
+    /// The entry has `range`, and with it so many blocks.
+    fn reach(&mut self, range: &Range<u64>, blocks: usize) {
+        if self.hashes.len() < blocks {
+            self.hashes.resize(blocks, UNKNOWN);
+        }
+        self.len = self.len.max(range.end);
+    }
+}
+
+/// The numbers of the blocks of a range that begins at one.
+fn blocks_of(range: &Range<u64>) -> Result<Range<usize>> {
+    let number = |at: u64| usize::try_from(at).map_err(|_| Error::invalid("an entry is too large"));
+    Ok(number(range.start / BLOCK as u64)?..number(range.end.div_ceil(BLOCK as u64))?)
 }
 
 impl Assembly {
@@ -76,6 +70,7 @@ impl Assembly {
         meta: EntryMeta,
         parent: Option<ParentContent>,
         inspector: Option<Arc<dyn BlockInspector>>,
+        claimed: Option<Changes>,
         reads: usize,
     ) -> (Arc<Self>, oneshot::Receiver<Result<Stored>>) {
         let (receipt, receiver) = oneshot::channel();
@@ -84,11 +79,13 @@ impl Assembly {
             hashes: Vec::new(),
             len: 0,
             new_bytes: 0,
+            read_bytes: 0,
+            unexpected: 0,
             reads,
             parts: reads,
             receipt: Some(receipt),
         };
-        (Arc::new(Self { shared, meta, parent, inspector, state: Mutex::new(state) }), receiver)
+        (Arc::new(Self { shared, meta, parent, inspector, claimed, state: Mutex::new(state) }), receiver)
     }
 
     pub(crate) fn meta(&self) -> &EntryMeta {
@@ -134,10 +131,15 @@ impl Assembly {
         let first = usize::try_from(offset / BLOCK as u64).map_err(|_| Error::invalid("an entry is too large"))?;
         let mut hashes = [[0; 16]; crate::pack::SEGMENT / BLOCK];
         let mut sorts = [Sort::New; crate::pack::SEGMENT / BLOCK];
-        let mut count = 0;
+        let (mut count, mut unexpected) = (0, 0);
         for (index, block) in bytes.chunks(BLOCK).enumerate() {
             let hash = self.shared.hash.block(block);
             hashes[index] = hash;
+            if let (Some(claimed), Some(parent)) = (&self.claimed, &self.parent)
+                && parent.contradicts(claimed, first + index, block, &hash)
+            {
+                unexpected += block.len() as u64;
+            }
             sorts[index] = if is_zero(block) {
                 Sort::Hole
             } else if self.parent.as_ref().is_some_and(|p| p.has(first + index, block, &hash)) {
@@ -149,11 +151,10 @@ impl Assembly {
         }
         {
             let mut state = self.state.lock();
-            if state.hashes.len() < first + count {
-                state.hashes.resize(first + count, [0; 16]);
-            }
+            state.reach(&(offset..offset + bytes.len() as u64), first + count);
             state.hashes[first..first + count].copy_from_slice(&hashes[..count]);
-            state.len = state.len.max(offset + bytes.len() as u64);
+            state.read_bytes += bytes.len() as u64;
+            state.unexpected += unexpected;
         }
         let mut from = 0;
         while from < count {
@@ -162,14 +163,7 @@ impl Assembly {
             let at = offset + start as u64;
             match sorts[from] {
                 Sort::Hole => self.place(at, Extent::hole((end - start) as u64)),
-                Sort::Parent => {
-                    let parent = self.parent.as_ref().map_or(&[][..], |p| &p.extents);
-                    let mut at = at;
-                    for extent in slice(parent, at..offset + end as u64)? {
-                        self.place(at, extent);
-                        at += extent.len;
-                    }
-                }
+                Sort::Parent => self.place_parents(at..offset + end as u64)?,
                 Sort::New => {
                     let id = content_id(&self.shared.hash, &hashes[from..to]);
                     self.state.lock().new_bytes += (end - start) as u64;
@@ -185,6 +179,64 @@ impl Assembly {
         Ok(())
     }
 
+    /// Takes a range of whole blocks from the parent without looking at them.
+    pub(crate) fn keep(&self, range: Range<u64>) -> Result<()> {
+        self.place_parents(range.clone())?;
+        self.shared.read(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+        let blocks = blocks_of(&range)?;
+        let mut state = self.state.lock();
+        state.reach(&range, blocks.end);
+        let known = self.parent.as_ref().and_then(|parent| parent.hashes().get(blocks.clone()));
+        let known = known.ok_or_else(|| Error::internal("a block was kept that the parent does not have"))?;
+        state.hashes[blocks].copy_from_slice(known);
+        Ok(())
+    }
+
+    /// Takes one block from the parent except for `parts` of it, whose bytes stand in `bytes` one after the other. The hash of
+    /// such a block is not known: nobody has seen all of it.
+    pub(crate) fn patch(
+        self: &Arc<Self>,
+        block: &Range<u64>,
+        parts: &[Range<u64>],
+        mut bytes: &[u8],
+        lane: &mut Lane,
+    ) -> Result<()> {
+        let number = blocks_of(block)?;
+        {
+            let mut state = self.state.lock();
+            state.reach(block, number.end);
+            state.read_bytes += bytes.len() as u64;
+        }
+        self.shared.read(usize::try_from(block.end - block.start).unwrap_or(usize::MAX));
+        let mut next = block.start;
+        for part in parts {
+            self.place_parents(next..part.start)?;
+            let (here, rest) = bytes.split_at((part.end - part.start) as usize);
+            if let Some(inspector) = &self.inspector {
+                inspector.inspect(part.start, here);
+            }
+            if is_zero(here) {
+                self.place(part.start, Extent::hole(here.len() as u64));
+            } else {
+                self.state.lock().new_bytes += here.len() as u64;
+                lane.put_small(self, part.start, here, content_id_of(&self.shared.hash, here))?;
+            }
+            (bytes, next) = (rest, part.end);
+        }
+        self.place_parents(next..block.end)
+    }
+
+    /// Notes that `range` is where the parent has it.
+    fn place_parents(&self, range: Range<u64>) -> Result<()> {
+        let Some(parent) = &self.parent else { return Err(Error::internal("an entry has no parent")) };
+        let mut at = range.start;
+        for extent in parent.slice(range)? {
+            self.place(at, extent);
+            at += extent.len;
+        }
+        Ok(())
+    }
+
     /// One part has been read and what it holds is on its way.
     pub(crate) fn close_read(self: &Arc<Self>, lane: &mut Lane) -> Result<()> {
         {
@@ -194,7 +246,9 @@ impl Assembly {
                 && let Some(receipt) = state.receipt.take()
             {
                 // Nobody waits any more when the put was cancelled; the entry is stored all the same.
-                let _ = receipt.send(Ok(Stored { len: state.len, new_bytes: state.new_bytes, unread: false }));
+                let State { len, new_bytes, read_bytes, unexpected, .. } = *state;
+                let unread = len > 0 && read_bytes == 0;
+                let _ = receipt.send(Ok(Stored { len, new_bytes, unread, read_bytes, unexpected }));
             }
         }
         self.close_part(lane)

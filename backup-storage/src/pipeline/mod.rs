@@ -14,6 +14,8 @@ pub(crate) mod assembly;
 pub(crate) mod failure;
 pub(crate) mod known;
 pub(crate) mod lane;
+pub(crate) mod parent;
+pub(crate) mod sparse;
 pub(crate) mod upload;
 pub(crate) mod worker;
 
@@ -170,7 +172,7 @@ impl Shared {
         }
     }
 
-    fn read(&self, bytes: usize) {
+    pub(crate) fn read(&self, bytes: usize) {
         self.observer.on(&Progress::Advanced { phase: Phase::Read, by: bytes as u64 });
     }
 

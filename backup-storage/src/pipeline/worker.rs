@@ -12,6 +12,7 @@ use backup_core::engine::OnShrink;
 use super::Shared;
 use super::assembly::Assembly;
 use super::lane::Lane;
+use super::sparse::Step;
 use crate::error::{Error, Result};
 use crate::manifest::ManifestEntry;
 use crate::pack::SEGMENT;
@@ -25,6 +26,8 @@ pub(crate) const SPAN: u64 = 8 << 20;
 pub(crate) enum Job {
     /// Read this range of a local file.
     Span { assembly: Arc<Assembly>, file: Arc<File>, range: Range<u64>, on_shrink: OnShrink },
+    /// Read some of this much of a local file.
+    Sparse { assembly: Arc<Assembly>, file: Arc<File>, steps: Vec<Step>, on_shrink: OnShrink },
     /// Take these bytes, at most 1 MiB.
     Chunk { assembly: Arc<Assembly>, offset: u64, bytes: Vec<u8> },
     /// The feeder of an entry has no more.
@@ -69,21 +72,29 @@ fn run(mut lane: Lane, jobs: &async_channel::Receiver<Job>) {
 fn work(job: Job, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
     match job {
         Job::Span { assembly, file, range, on_shrink } => {
-            let end = range.end;
-            let mut at = range.start;
             advise(&file, &range);
-            while at < end {
-                if assembly.is_given_up() {
+            let reading = Reading { assembly: &assembly, file: &file, on_shrink };
+            if reading.whole(range, lane, buffer)? { assembly.close_read(lane) } else { Ok(()) }
+        }
+        Job::Sparse { assembly, file, steps, on_shrink } => {
+            // All at once: a disk is quickest with many requests to choose from.
+            for step in &steps {
+                match step {
+                    Step::Keep(_) => {}
+                    Step::Read(range) => advise(&file, range),
+                    Step::Patch(_, parts) => parts.iter().for_each(|part| advise(&file, part)),
+                }
+            }
+            let reading = Reading { assembly: &assembly, file: &file, on_shrink };
+            for step in steps {
+                let goes_on = match step {
+                    Step::Keep(_) => true,
+                    Step::Read(range) => reading.whole(range, lane, buffer)?,
+                    Step::Patch(block, parts) => reading.patch(&block, &parts, lane, buffer)?,
+                };
+                if !goes_on {
                     return Ok(());
                 }
-                let len = (SEGMENT as u64).min(end - at) as usize;
-                buffer.resize(len, 0);
-                if let Err(error) = read(&file, at, buffer, on_shrink, &assembly) {
-                    assembly.fail(error);
-                    return Ok(());
-                }
-                assembly.ingest(at, buffer, lane)?;
-                at += len as u64;
             }
             assembly.close_read(lane)
         }
@@ -93,6 +104,53 @@ fn work(job: Job, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
         }
         Job::End { assembly } => assembly.close_read(lane),
         Job::Add(entry) => lane.shared().add_entry(&entry),
+    }
+}
+
+/// A local file that is being read.
+struct Reading<'a> {
+    assembly: &'a Arc<Assembly>,
+    file: &'a File,
+    on_shrink: OnShrink,
+}
+
+impl Reading<'_> {
+    /// Reads `range`, which begins at a block. False when the entry has been given up.
+    fn whole(&self, range: Range<u64>, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<bool> {
+        let mut at = range.start;
+        while at < range.end {
+            let len = (SEGMENT as u64).min(range.end - at);
+            if !self.fill(at, len as usize, 0, buffer) {
+                return Ok(false);
+            }
+            self.assembly.ingest(at, buffer, lane)?;
+            at += len;
+        }
+        Ok(true)
+    }
+
+    /// Reads `parts` of `block`. False when the entry has been given up.
+    fn patch(&self, block: &Range<u64>, parts: &[Range<u64>], lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<bool> {
+        let mut filled = 0;
+        for part in parts {
+            let len = (part.end - part.start) as usize;
+            if !self.fill(part.start, len, filled, buffer) {
+                return Ok(false);
+            }
+            filled += len;
+        }
+        self.assembly.patch(block, parts, buffer, lane)?;
+        Ok(true)
+    }
+
+    /// Makes `buffer` end with `len` bytes from `at`, behind what it has up to `kept`. False when the entry has been given up.
+    fn fill(&self, at: u64, len: usize, kept: usize, buffer: &mut Vec<u8>) -> bool {
+        if self.assembly.is_given_up() {
+            return false;
+        }
+        buffer.resize(kept + len, 0);
+        let read = read(self.file, at, &mut buffer[kept..], self.on_shrink, self.assembly);
+        read.map_err(|error| self.assembly.fail(error)).is_ok()
     }
 }
 

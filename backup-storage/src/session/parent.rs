@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::error::Result;
 use crate::manifest::{BlockMap, Content, Extent, ManifestEntry, PackTable};
 use crate::pipeline::Shared;
-use crate::pipeline::assembly::ParentContent;
+use crate::pipeline::parent::ParentContent;
 use crate::reader::BackupReader;
 
 /// Time stamps of files are coarse, and clocks are set: what was changed this shortly before the parent began might have
@@ -47,7 +47,7 @@ impl Parent {
     pub(crate) fn is_unchanged(
         &self,
         entry: &ManifestEntry,
-        rule: Unchanged,
+        rule: &Unchanged,
         len: u64,
         modified: Option<Timestamp>,
     ) -> bool {
@@ -67,7 +67,7 @@ impl Parent {
         let hashes = self.reader.block_map(entry).await?;
         let epoch = EpochId(entry.blocks.epoch());
         let key = if epoch == shared.epoch { None } else { Some(shared.context.keyring.hash_key(epoch)?.clone()) };
-        Ok(ParentContent { len: entry.len, extents: self.adopt(&shared.table, extents), hashes, key })
+        Ok(ParentContent::new(entry.len, self.adopt(&shared.table, extents), hashes, key))
     }
 
     /// The parent's entry as an entry of the new backup, under `meta`.

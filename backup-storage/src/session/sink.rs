@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup_core::engine::{BackupSink, BlockInspector, LocalFile, Put, Stored};
+use backup_core::engine::{BackupSink, BlockInspector, Changes, LocalFile, OnShrink, Put, Stored, Unchanged};
 use backup_core::entry::{EntryKind, EntryMeta, EntryPath};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
@@ -19,9 +19,12 @@ use tokio::sync::oneshot;
 
 use super::parent::Parent;
 use crate::error::{Error, Result};
+use crate::manifest::ManifestEntry;
 use crate::pack::SEGMENT;
 use crate::pipeline::Shared;
-use crate::pipeline::assembly::{Assembly, ParentContent};
+use crate::pipeline::assembly::Assembly;
+use crate::pipeline::parent::ParentContent;
+use crate::pipeline::sparse::{self, Step};
 use crate::pipeline::worker::{Job, SPAN};
 
 /// The sink of one session.
@@ -81,22 +84,76 @@ impl Sink {
             None => None,
         };
         let mut compared = None;
-        if let Some((parent, entry)) = before {
-            if parent.is_unchanged(&entry, unchanged, len, modified) {
-                let whole = parent.whole(&entry, meta, &self.shared).await?;
-                self.shared.submit(Job::Add(Box::new(whole))).await?;
-                return Ok(Put::Stored(Stored { len, new_bytes: 0, unread: true }));
+        if let Some((parent, entry)) = &before {
+            if parent.is_unchanged(entry, &unchanged, len, modified) {
+                return self.take_whole(parent, entry, meta).await;
             }
-            compared = Some(parent.content(&entry, &self.shared).await?);
+            compared = Some(parent.content(entry, &self.shared).await?);
         }
+        let claimed = match unchanged {
+            Unchanged::Outside(changes) => Some(changes),
+            _ => None,
+        };
+        let claimed = match (claimed, &compared) {
+            // Hashes of another epoch cannot be taken over: everything is read, once after each new key.
+            (Some(changes), Some(parent)) if !changes.is_verified() && parent.has_own_hashes() => {
+                let steps = sparse::plan(&changes, len, parent);
+                if len == parent.len()
+                    && steps.iter().all(|step| step.reads() == 0)
+                    && let Some((parent, entry)) = before
+                {
+                    return self.take_whole(parent, &entry, meta).await;
+                }
+                return self.store_sparse((file, meta), (compared, steps), inspector, on_shrink).await;
+            }
+            (claimed, _) => claimed.filter(Changes::is_verified),
+        };
         let spans = len.div_ceil(SPAN).max(1);
         let reads = usize::try_from(spans).map_err(|_| Error::invalid(format!("{} is too large", meta.path)))?;
-        let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, reads);
+        let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, claimed, reads);
         let file = Arc::new(file);
         for span in 0..spans {
             let range = span * SPAN..len.min((span + 1) * SPAN);
             let (assembly, file) = (Arc::clone(&assembly), Arc::clone(&file));
             self.shared.submit(Job::Span { assembly, file, range, on_shrink }).await?;
+        }
+        drop((assembly, file));
+        Ok(Put::Stored(self.receive(receipt).await?))
+    }
+
+    /// Takes the parent's entry as it is.
+    async fn take_whole(&self, parent: &Parent, entry: &ManifestEntry, meta: EntryMeta) -> Result<Put> {
+        let whole = parent.whole(entry, meta, &self.shared).await?;
+        self.shared.read(usize::try_from(entry.len).unwrap_or(usize::MAX));
+        self.shared.submit(Job::Add(Box::new(whole))).await?;
+        Ok(Put::Stored(Stored { len: entry.len, unread: true, ..Stored::default() }))
+    }
+
+    /// Stores a file of which only some is read.
+    async fn store_sparse(
+        &self,
+        (file, meta): (File, EntryMeta),
+        (parent, steps): (Option<ParentContent>, Vec<Step>),
+        inspector: Option<Arc<dyn BlockInspector>>,
+        on_shrink: OnShrink,
+    ) -> Result<Put> {
+        let kept: Vec<_> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Keep(range) => Some(range.clone()),
+                _ => None,
+            })
+            .collect();
+        let portions = sparse::portions(steps, SPAN);
+        let shared = Arc::clone(&self.shared);
+        let (assembly, receipt) = Assembly::new(shared, meta, parent, inspector, None, portions.len());
+        for range in kept {
+            assembly.keep(range)?;
+        }
+        let file = Arc::new(file);
+        for steps in portions {
+            let (assembly, file) = (Arc::clone(&assembly), Arc::clone(&file));
+            self.shared.submit(Job::Sparse { assembly, file, steps, on_shrink }).await?;
         }
         drop((assembly, file));
         Ok(Put::Stored(self.receive(receipt).await?))
@@ -109,7 +166,7 @@ impl Sink {
         inspector: Option<Arc<dyn BlockInspector>>,
     ) -> Result<Stored> {
         let compared = self.compared_with(&meta.path).await?;
-        let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, 1);
+        let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, None, 1);
         let mut chunk = Vec::new();
         let mut offset = 0;
         while let Some(piece) = body.next().await {
@@ -195,7 +252,7 @@ impl BackupSink for Sink {
         let whole = parent.whole(&entry, meta, &self.shared).await?;
         let len = whole.len;
         self.shared.submit(Job::Add(Box::new(whole))).await?;
-        Ok(Some(Stored { len, new_bytes: 0, unread: true }))
+        Ok(Some(Stored { len, unread: true, ..Stored::default() }))
     }
 
     fn concurrency(&self) -> usize {

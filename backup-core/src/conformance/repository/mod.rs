@@ -44,6 +44,7 @@
 //! # });
 //! ```
 
+mod changes;
 mod extraction;
 mod hostile;
 mod increments;
@@ -58,6 +59,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use changes::{changes_make_the_next_backup, changes_that_are_verified};
 pub use extraction::{
     extract_delta_writes_what_differs, extract_keeps_and_removes, extract_places_everything, extract_refuses_existing,
     extract_resumes, extract_writes_last_things_last,
@@ -142,6 +144,8 @@ pub async fn run(harness: &dyn RepositoryHarness) {
         files_that_change_while_read,
         inspectors_see_everything_once,
         unchanged_files_are_not_read,
+        changes_make_the_next_backup,
+        changes_that_are_verified,
         extract_places_everything,
         extract_refuses_existing,
         extract_writes_last_things_last,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::engine::BlockInspector;
+use crate::engine::{BlockInspector, Changes};
 use crate::entry::{EntryInfo, EntryPath};
 use crate::id::SessionId;
 
@@ -39,6 +39,33 @@ pub(super) struct Blocks<'a> {
     len: u64,
     new_bytes: u64,
     blocks: Vec<Block>,
+    /// What alone may have changed, as somebody claims who is not believed.
+    claimed: Option<&'a Changes>,
+    unexpected: u64,
+}
+
+/// Content that was taken in.
+pub(super) struct Finished {
+    pub(super) blocks: Vec<Block>,
+    pub(super) len: u64,
+    pub(super) new_bytes: u64,
+    pub(super) unexpected: u64,
+}
+
+/// Replaces what `bytes`, which stand at `at`, have outside of `changes` by what the parent has there.
+pub(super) fn keep_outside(parent: &StoredEntry, changes: &Changes, at: u64, bytes: &mut [u8]) {
+    let end = parent.info.len.min(at + bytes.len() as u64);
+    let mut next = at;
+    for range in changes.ranges().iter().cloned().chain(std::iter::once(end..end)) {
+        while next < range.start.min(end) {
+            let (block, inside) = ((next / BLOCK as u64) as usize, (next % BLOCK as u64) as usize);
+            let len = (BLOCK - inside).min((range.start.min(end) - next) as usize);
+            let place = (next - at) as usize;
+            bytes[place..place + len].copy_from_slice(&parent.blocks[block].bytes[inside..inside + len]);
+            next += len as u64;
+        }
+        next = next.max(range.end);
+    }
 }
 
 impl<'a> Blocks<'a> {
@@ -47,7 +74,13 @@ impl<'a> Blocks<'a> {
         parent: Option<&'a StoredEntry>,
         inspector: Option<&'a dyn BlockInspector>,
     ) -> Self {
-        Self { session, parent, inspector, pending: BytesMut::new(), len: 0, new_bytes: 0, blocks: Vec::new() }
+        let (pending, blocks) = (BytesMut::new(), Vec::new());
+        Self { session, parent, inspector, pending, len: 0, new_bytes: 0, blocks, claimed: None, unexpected: 0 }
+    }
+
+    /// Counts what differs from the parent outside of `changes`.
+    pub(super) fn expect_changes(&mut self, changes: &'a Changes) {
+        self.claimed = Some(changes);
     }
 
     /// Takes the next bytes.
@@ -68,7 +101,12 @@ impl<'a> Blocks<'a> {
             inspector.inspect(self.len, &bytes);
         }
         self.len += bytes.len() as u64;
+        let range = self.len - bytes.len() as u64..self.len;
         let twin = self.parent.and_then(|p| p.blocks.get(self.blocks.len())).filter(|b| b.bytes == bytes);
+        let claimed = self.claimed.is_some_and(|changes| !changes.meets(&range));
+        if claimed && twin.is_none() && self.parent.is_some_and(|parent| range.end <= parent.info.len) {
+            self.unexpected += bytes.len() as u64;
+        }
         let block = match twin {
             Some(block) => block.clone(),
             None if bytes.iter().all(|b| *b == 0) => Block { bytes, session: None },
@@ -80,11 +118,12 @@ impl<'a> Blocks<'a> {
         self.blocks.push(block);
     }
 
-    /// The blocks, their length and how many bytes of them are new.
-    pub(super) fn finish(mut self) -> (Vec<Block>, u64, u64) {
+    /// What was taken in.
+    pub(super) fn finish(mut self) -> Finished {
         if !self.pending.is_empty() {
             self.cut();
         }
-        (self.blocks, self.len, self.new_bytes)
+        let Self { blocks, len, new_bytes, unexpected, .. } = self;
+        Finished { blocks, len, new_bytes, unexpected }
     }
 }

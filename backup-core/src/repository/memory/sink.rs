@@ -14,7 +14,7 @@ use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::content::{BLOCK, Block, Blocks, Manifest, StoredEntry};
+use super::content::{BLOCK, Block, Blocks, Finished, Manifest, StoredEntry, keep_outside};
 use crate::catalog::BackupRecord;
 use crate::engine::{BackupSink, BlockInspector, LocalFile, OnShrink, Put, Stored, Unchanged, Work};
 use crate::entry::{EntryInfo, EntryKind, EntryMeta, EntryPath};
@@ -101,8 +101,8 @@ impl MemorySink {
     }
 
     /// The content of the parent's entry when the rule allows to take it unread.
-    fn unread(&self, rule: Unchanged, meta: &EntryMeta, len: u64) -> Option<Vec<Block>> {
-        if rule != Unchanged::BySizeAndTime {
+    fn unread(&self, rule: &Unchanged, meta: &EntryMeta, len: u64) -> Option<Vec<Block>> {
+        if *rule != Unchanged::BySizeAndTime {
             return None;
         }
         let (record, _) = self.parent.as_ref()?;
@@ -114,12 +114,12 @@ impl MemorySink {
     }
 
     fn keep(&self, claim: Claim<'_>, meta: EntryMeta, blocks: Blocks<'_>) -> Result<Stored> {
-        let (blocks, len, new_bytes) = blocks.finish();
+        let Finished { blocks, len, new_bytes, unexpected } = blocks.finish();
         if len > 0 && !matches!(meta.kind, EntryKind::File | EntryKind::Record) {
             return Err(Error::invalid(format!("entry {} is no file and cannot have {len} bytes", meta.path)));
         }
         claim.fulfil(StoredEntry { info: EntryInfo::new(meta, len), blocks }, new_bytes)?;
-        Ok(Stored { len, new_bytes, unread: false })
+        Ok(Stored { len, new_bytes, unread: false, read_bytes: len, unexpected })
     }
 }
 
@@ -143,12 +143,21 @@ impl BackupSink for MemorySink {
         let modified = facts.modified().ok().and_then(|t| Timestamp::try_from(t).ok()).map(whole_microseconds);
         let meta = file.meta.with_mode(facts.permissions().mode()).with_modified(modified);
         let len = facts.len();
-        if let Some(blocks) = self.unread(file.unchanged, &meta, len) {
+        if let Some(blocks) = self.unread(&file.unchanged, &meta, len) {
             claim.fulfil(StoredEntry { info: EntryInfo::new(meta, len), blocks }, 0)?;
             self.work.advanced(Phase::Read, len);
-            return Ok(Put::Stored(Stored { len, new_bytes: 0, unread: true }));
+            return Ok(Put::Stored(Stored { len, unread: true, ..Stored::default() }));
         }
-        let mut blocks = Blocks::new(self.session, self.parent_entry(&meta.path), file.inspector.as_deref());
+        let parent = self.parent_entry(&meta.path);
+        let mut blocks = Blocks::new(self.session, parent, file.inspector.as_deref());
+        let changes = match &file.unchanged {
+            Unchanged::Outside(changes) => parent.map(|parent| (parent, changes)),
+            _ => None,
+        };
+        if let Some((_, changes)) = changes.filter(|(_, changes)| changes.is_verified()) {
+            blocks.expect_changes(changes);
+        }
+        let changes = changes.filter(|(_, changes)| !changes.is_verified());
         let mut buffer = vec![0; BLOCK];
         let mut missing = len;
         while missing > 0 {
@@ -164,6 +173,10 @@ impl BackupSink for MemorySink {
                 }
                 got = wanted;
                 buffer[..got].fill(0);
+            }
+            if let Some((parent, changes)) = changes {
+                // Read all the same, for want of a reason not to; what counts is what the rule says.
+                keep_outside(parent, changes, len - missing, &mut buffer[..got]);
             }
             blocks.push(&buffer[..got]);
             missing -= got as u64;
@@ -203,7 +216,7 @@ impl BackupSink for MemorySink {
         let len = twin.info.len;
         claim.fulfil(StoredEntry { info: EntryInfo::new(meta, len), blocks: twin.blocks.clone() }, 0)?;
         self.work.advanced(Phase::Read, len);
-        Ok(Some(Stored { len, new_bytes: 0, unread: true }))
+        Ok(Some(Stored { len, unread: true, ..Stored::default() }))
     }
 
     fn concurrency(&self) -> usize {
