@@ -100,7 +100,7 @@ pub mod wal;
 pub mod walsender;
 pub mod wire;
 
-pub use engine::{Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction};
+pub use engine::{ChangeTracking, Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction};
 pub use error::{Error, Result, ServerError};
 pub use lsn::{Lsn, TimelineId};
 pub use version::ServerVersion;

@@ -264,7 +264,7 @@ impl Import<'_> {
                 let bytes = read(&file.path, at - start.0, PIECE.min(piece.end - at)).await?;
                 let end = at + bytes.len() as u64;
                 let here: Vec<_> =
-                    marks.iter().filter(|mark| at < offset_of(mark) && offset_of(mark) <= end).cloned().collect();
+                    marks.iter().filter(|mark| at < mark.offset() && mark.offset() <= end).cloned().collect();
                 let part = LogRange::new(range.lineage.clone(), at..end);
                 self.cx.sink().append(part, Bytes::from(bytes), &here).await?;
                 stored += end - at;
@@ -275,14 +275,6 @@ impl Import<'_> {
             self.cx.sink().flush();
         }
         Ok(stored)
-    }
-}
-
-fn offset_of(mark: &Mark) -> u64 {
-    match mark {
-        Mark::Commit { offset, .. } | Mark::Name { offset, .. } | Mark::AsOf { offset, .. } => *offset,
-        // A kind that is not made here belongs to no place.
-        _ => 0,
     }
 }
 

@@ -164,12 +164,26 @@ impl ChangeMap {
         }
     }
 
-    /// Adds what `later` knows, a map of the log that follows. If it does not follow directly, the result is in doubt.
-    pub fn merge(&mut self, later: &Self) {
+    /// Gives up the claim to know the log from `end` on. What it knows of it is kept: it may have happened.
+    pub fn claim_until(&mut self, end: Lsn) {
+        if end < self.end {
+            self.end = end;
+            self.last = None;
+        }
+    }
+
+    /// Whether a log that begins at `start` goes on where this one ends, or begins before that.
+    #[must_use]
+    pub fn meets(&self, start: Lsn) -> bool {
         // The end of a record at the end of a page is the start of the next page, and a record there begins behind its header.
-        let header = later.start.0.saturating_sub(self.end.0);
-        let directly = header == 0 || matches!(header, 24 | 40) && self.end.0.is_multiple_of(1024);
-        if !directly || later.start < self.start {
+        let header = start.0.saturating_sub(self.end.0);
+        header == 0 || matches!(header, 24 | 40) && self.end.0.is_multiple_of(1024)
+    }
+
+    /// Adds what `later` knows, a map of the log that follows, and that may begin before this one ends. If it leaves something out,
+    /// the result is in doubt.
+    pub fn merge(&mut self, later: &Self) {
+        if !self.meets(later.start) || later.start < self.start {
             self.raise(Doubt::Gap { from: self.end, to: later.start });
         }
         if let Some(doubt) = later.doubt {

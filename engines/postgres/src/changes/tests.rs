@@ -195,6 +195,27 @@ fn a_missing_record_is_noticed() {
 }
 
 #[test]
+fn what_overlaps_is_merged_and_a_claim_can_be_given_up() {
+    let records = records(17, &[touch(7, Fork::Main, 1), touch(7, Fork::Main, 2), touch(7, Fork::Main, 3)]);
+    let from = |range: std::ops::Range<usize>| {
+        let mut map = ChangeMap::new(records[range.start].start);
+        records[range].iter().for_each(|record| map.add(record));
+        map
+    };
+    let mut map = from(0..2);
+    map.merge(&from(1..3));
+    assert_eq!((map.doubt(), map.end()), (None, records[2].end));
+    assert_eq!(map.file(b"base/5/7"), blocks(&[(1, 4)]));
+    // What was given up has to be seen again, and what was known of it stays.
+    let mut forked = from(0..3);
+    forked.claim_until(records[1].start);
+    assert!(forked.meets(records[1].start) && !forked.meets(records[2].start));
+    forked.merge(&from(1..2));
+    assert_eq!((forked.doubt(), forked.end()), (None, records[1].end));
+    assert_eq!(forked.file(b"base/5/7"), blocks(&[(1, 4)]));
+}
+
+#[test]
 fn only_neighbours_are_merged_without_doubt() {
     let records = records(17, &[touch(7, Fork::Main, 1), touch(7, Fork::Main, 2), touch(7, Fork::Main, 3)]);
     let from = |first: usize| {

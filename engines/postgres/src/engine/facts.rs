@@ -24,6 +24,14 @@ pub(super) const MODE: &str = "data_directory_mode";
 /// Where the files were read: host and data directory. Only of local backups.
 pub(super) const ORIGIN: &str = "origin";
 
+/// How it was found out what changed since the parent: `log`, `compared` or `verified`.
+pub(super) const CHANGES: &str = "changes";
+/// Bytes of data files that were read.
+pub(super) const READ_BYTES: &str = "read_bytes";
+
+/// By what the log that ends with the backup can be recognised: SHA-256 of the last bytes of it, in hex. Only of local backups.
+pub(super) const WITNESS: &str = "log_witness";
+
 /// A tablespace outside of the data directory.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Tablespace {

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use backup_core::engine::{BackupContext, BackupSink, BackupSinkExt, LocalFile, OnShrink, Put, Unchanged};
 use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::observe::{Phase, Unit};
-use backup_core::{Error, Result};
+use backup_core::{Error, Finding, Result, Severity};
 use bytes::Bytes;
 
 use super::facts::Tablespace;
 use super::pages::{BadPages, PageInspector};
 use super::probe::{self, Server};
-use super::settings::Checkpoint;
-use super::{Taken, label, pages, walk};
+use super::settings::PostgresSettings;
+use super::waldir::{self, WalDir};
+use super::{Taken, changed, label, pages, walk};
 use crate::label::BackupLabel;
 use crate::lsn::Lsn;
 use crate::page::PageCheck;
@@ -31,17 +32,19 @@ pub(super) async fn backup(
     session: &mut Session,
     server: &Server,
     root: &Path,
-    checkpoint: Checkpoint,
+    settings: &PostgresSettings,
     unchanged: Unchanged,
     name: &str,
 ) -> Result<Taken> {
-    if let Some(slot) = label::start(session, server, name, checkpoint).await? {
+    if let Some(slot) = label::start(session, server, name, settings.checkpoint).await? {
         let (dir, folder) = (root.to_owned(), root.join("pg_replslot").join(slot));
         if !blocking(move || Ok(folder.is_dir())).await? {
             let text = format!("{} is not the data directory of the server that answers", dir.display());
             return Err(Error::environment(text));
         }
     }
+    let known = changed::since_parent(cx, session, server, root, settings.changes).await?;
+    tracing::debug!(?unchanged, known = %known, "what need not be read");
     let dir = root.to_owned();
     let listing = blocking(move || walk::list(&dir)).await?;
     cx.work().started(Phase::Read, Some(listing.bytes), Unit::Bytes);
@@ -53,7 +56,11 @@ pub(super) async fn backup(
     // Where the backup starts is known exactly only from its label, at the end. The redo position of the checkpoint that
     // the start has just made is where replay begins; a page that is at least as new will be replayed.
     let check = PageCheck { start_lsn: redo(root).await? };
+    let suspects = cx.parent().map(|parent| pages::known(&parent.snapshot)).unwrap_or_default();
     let files = listing.files.into_iter().map(|(entry, path)| {
+        // Of a page that was wrong the log does not say that it became right.
+        let suspect = suspects.contains_key(entry.to_string().as_str());
+        let unchanged = if suspect { unchanged.clone() } else { known.rule(&entry, &unchanged) };
         let inspector = server
             .data_checksums
             .then(|| PageInspector::for_file(check, &entry, server.blocks_per_segment, Some(path.clone()), &bad))
@@ -67,11 +74,16 @@ pub(super) async fn backup(
     });
     // Pages of a file that is not read again are what they were.
     let mut carried = Vec::new();
-    let before = cx.parent().map(|parent| pages::known(&parent.snapshot)).unwrap_or_default();
+    let mut read = Read::default();
     // A file that has vanished belongs to something that was dropped: the log says so too.
     let each = |meta: &EntryMeta, put: Put| {
-        if put.stored().is_some_and(|stored| stored.unread)
-            && let Some(findings) = before.get(meta.path.to_string().as_str())
+        let Some(stored) = put.stored() else { return Ok(()) };
+        read.bytes += stored.read_bytes;
+        if stored.unexpected > 0 {
+            read.unexpected.push((meta.path.clone(), stored.unexpected));
+        }
+        if stored.unread
+            && let Some(findings) = suspects.get(meta.path.to_string().as_str())
         {
             carried.extend(findings.iter().map(|finding| (*finding).clone()));
         }
@@ -99,10 +111,19 @@ pub(super) async fn backup(
         return Err(Error::conflict(text));
     }
     wal(cx, server, root, &label, stopped.stop).await?;
+    let own = WalDir { root: root.to_owned(), server: server.clone(), timeline: label.timeline };
+    let witness = own.seen(waldir::witnesses(label.start, stopped.stop)).await?;
     let mut findings = listing.findings;
     findings.extend(bad.findings());
     findings.extend(carried);
+    findings.extend(read.unexpected.iter().map(|(path, bytes)| {
+        let text = format!("blocks of {bytes} bytes changed though the log does not say so");
+        Finding::new(Severity::Warning, "changes-wrong", text).about(path.to_string())
+    }));
     Ok(Taken {
+        known,
+        read_bytes: Some(read.bytes),
+        witness: Some(witness),
         start: label.start,
         stop: stopped.stop,
         timeline: label.timeline,
@@ -110,6 +131,13 @@ pub(super) async fn backup(
         findings,
         configured,
     })
+}
+
+/// What was read of the files.
+#[derive(Debug, Default)]
+struct Read {
+    bytes: u64,
+    unexpected: Vec<(EntryPath, u64)>,
 }
 
 pub(super) fn sorted(mut tablespaces: Vec<Tablespace>) -> Vec<Tablespace> {

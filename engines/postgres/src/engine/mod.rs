@@ -1,6 +1,7 @@
 //! The engine: a PostgreSQL cluster as something that can be backed up and restored.
 
 mod assess;
+mod changed;
 mod check;
 mod ending;
 mod facts;
@@ -20,10 +21,11 @@ mod settings;
 mod stop;
 mod supply;
 mod target;
+mod waldir;
 mod walk;
 
 pub(crate) use probe::connection;
-pub use settings::{Checkpoint, LogSlot, Method, PostgresSettings, Replay, TargetAction};
+pub use settings::{ChangeTracking, Checkpoint, LogSlot, Method, PostgresSettings, Replay, TargetAction};
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -63,6 +65,12 @@ struct Taken {
     timeline: TimelineId,
     tablespaces: Vec<Tablespace>,
     findings: Vec<Finding>,
+    /// What was known of changes since the parent.
+    known: changed::Known,
+    /// Bytes of files that were read, if they were.
+    read_bytes: Option<u64>,
+    /// By what the log at its end can be recognised.
+    witness: Option<String>,
     /// Whether `postgresql.conf` lies in the data directory. Some distributions keep it elsewhere.
     configured: bool,
 }
@@ -126,7 +134,7 @@ impl BackupEngine for PostgresEngine {
                 let before = cx.parent().and_then(|parent| parent.snapshot.fact(facts::ORIGIN));
                 let same_place = before.is_some() && before == origin_fact.as_deref();
                 let rule = if same_place { Unchanged::BySizeAndTime } else { Unchanged::Never };
-                local::backup(cx, &mut session, &server, root, self.settings.checkpoint, rule, &name).await?
+                local::backup(cx, &mut session, &server, root, &self.settings, rule, &name).await?
             }
             _ => protocol::backup(cx, &self.settings, &server, &name).await?,
         };
@@ -157,6 +165,13 @@ impl BackupEngine for PostgresEngine {
             let reason = "the server reads it from outside of the data directory";
             snapshot = snapshot.with_lossy(LossyItem::new("postgresql.conf and the files beside it", reason));
         }
+        if let Some(bytes) = taken.read_bytes {
+            snapshot = snapshot.with_fact(facts::READ_BYTES, bytes.to_string());
+        }
+        if let Some(witness) = taken.witness {
+            snapshot = snapshot.with_fact(facts::WITNESS, witness);
+        }
+        snapshot = taken.known.describe(snapshot);
         if let Some(origin) = origin_fact {
             snapshot = snapshot.with_fact(facts::ORIGIN, origin);
         }

@@ -17,7 +17,7 @@ use super::facts::Tablespace;
 use super::pages::{BadPages, PageInspector};
 use super::probe::{self, Server};
 use super::settings::{Checkpoint, PostgresSettings};
-use super::{Taken, local, receive};
+use super::{Taken, changed, local, receive};
 use crate::basebackup::{self, BaseBackup, BaseBackupOptions, Event, Finished, Started};
 use crate::lsn::Lsn;
 use crate::page::PageCheck;
@@ -83,6 +83,9 @@ pub(super) async fn backup(
     let outside = started.tablespaces.iter().filter(|t| t.location.starts_with(b"/"));
     let tablespaces = outside.map(|t| Tablespace { oid: t.oid, location: text(&t.location) }).collect();
     Ok(Taken {
+        known: changed::Known::Nothing,
+        read_bytes: None,
+        witness: None,
         start,
         stop: finished.end,
         timeline,

@@ -67,6 +67,21 @@ impl Default for LogSlot {
     }
 }
 
+/// Whether a local backup that has a parent learns from the log which blocks it need not read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ChangeTracking {
+    /// Where the log since the parent is known without a doubt, other blocks are taken from the parent; where not, every block is
+    /// read and compared, and the snapshot says why.
+    #[default]
+    Auto,
+    /// Every block is read and compared.
+    Never,
+    /// Every block is read and compared, and whatever changed without a word in the log becomes a finding.
+    Verify,
+}
+
 /// How a restored server gets the log behind its backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,6 +128,8 @@ pub struct PostgresSettings {
     pub delta: bool,
     /// The checkpoint that a backup begins with.
     pub checkpoint: Checkpoint,
+    /// How a local backup finds out what changed since its parent.
+    pub changes: ChangeTracking,
     /// The slot that keeps the log for capture.
     pub slot: LogSlot,
     /// How a restored server gets its log.
@@ -131,6 +148,7 @@ impl fmt::Debug for PostgresSettings {
             .field("tablespaces", &self.tablespaces)
             .field("delta", &self.delta)
             .field("checkpoint", &self.checkpoint)
+            .field("changes", &self.changes)
             .field("slot", &self.slot)
             .field("replay", &self.replay)
             .field("target_action", &self.target_action)
@@ -178,6 +196,13 @@ impl PostgresSettings {
     #[must_use]
     pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
         self.checkpoint = checkpoint;
+        self
+    }
+
+    /// Sets how a backup finds out what changed.
+    #[must_use]
+    pub fn changes(mut self, changes: ChangeTracking) -> Self {
+        self.changes = changes;
         self
     }
 

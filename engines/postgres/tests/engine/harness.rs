@@ -245,7 +245,7 @@ impl Capture {
             if end.is_some_and(|end| end >= lsn) {
                 return;
             }
-            assert!(!self.task.is_finished(), "the capture ended before {lsn:X}, at {end:X?}");
+            assert!(!self.task.is_finished(), "the capture ended before {lsn:X}, at {end:X?}: {:?}", self.found);
             tokio::time::timeout(Duration::from_millis(10), std::future::pending::<()>()).await.unwrap_err();
         }
         panic!("the capture does not reach {lsn:X}: {:?}", self.found);

@@ -4,10 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod capture;
+mod changed;
 mod conformance;
 mod delta;
 mod failover;
 mod harness;
+#[allow(dead_code)]
+#[path = "../wal/load.rs"]
+mod load;
 mod moments;
 mod pages;
 mod refusals;

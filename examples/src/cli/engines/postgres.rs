@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use backup_core::{BackupEngine, Error, Result};
-use backup_postgres::{Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction};
+use backup_postgres::{
+    ChangeTracking, Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction,
+};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
 use super::EngineKind;
@@ -28,6 +30,10 @@ struct PostgresSource {
     /// How the server's checkpoint before the backup is done: at once, or spread over time to spare the server
     #[arg(long, value_enum, default_value_t = CheckpointArg::Fast)]
     checkpoint: CheckpointArg,
+    /// How a backup finds out which blocks changed since its parent: from the captured log where that leaves no doubt, by reading every
+    /// block, or both to compare
+    #[arg(long, value_enum, default_value_t = ChangesArg::Auto)]
+    changes: ChangesArg,
 }
 
 /// The servers whose log is captured.
@@ -91,6 +97,13 @@ enum CheckpointArg {
     Spread,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ChangesArg {
+    Auto,
+    Never,
+    Verify,
+}
+
 /// A pair `OLD=NEW`. `\=` stands for an equals sign inside of a path, as in `pg_basebackup`.
 fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
     let mut parts = vec![String::new()];
@@ -152,6 +165,11 @@ impl EngineKind for Postgres {
         settings.checkpoint = match args.checkpoint {
             CheckpointArg::Fast => Checkpoint::Fast,
             CheckpointArg::Spread => Checkpoint::Spread,
+        };
+        settings.changes = match args.changes {
+            ChangesArg::Auto => ChangeTracking::Auto,
+            ChangesArg::Never => ChangeTracking::Never,
+            ChangesArg::Verify => ChangeTracking::Verify,
         };
         Ok(Box::new(PostgresEngine::new(settings)?))
     }

@@ -1,0 +1,258 @@
+//! What may have changed since the parent backup: learned from the stored log, and for its newest end from the server's own.
+//!
+//! Capture notes which blocks its records change, and the notes stand in the indices of the stored pieces, so the log itself need
+//! not be read. What was written since the last stored piece lies in `pg_wal`. Why that is enough, and what has to be looked after
+//! besides, is said in [`crate::changes`].
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_core::engine::{BackupContext, Changes, LogSource, Unchanged};
+use backup_core::entry::EntryPath;
+use backup_core::log::LogRange;
+use backup_core::{Error, Finding, Result, Severity, Snapshot};
+use futures::stream::TryStreamExt;
+
+use super::facts::{self, Facts};
+use super::probe::Server;
+use super::settings::ChangeTracking;
+use super::waldir::{self, Seen, WalDir};
+use crate::capture::{lineage_of, timeline_of};
+use crate::changes::{ChangeMap, Changed, Doubt};
+use crate::lsn::{Lsn, TimelineId};
+use crate::page::PAGE_SIZE;
+use crate::wire::Session;
+
+/// So much of the server's own log is read for its newest end, or a quarter of the databases if that is more: reading log costs
+/// what reading data costs.
+const MOST_TAIL: u64 = 256 << 20;
+/// Blocks in a segment file that the map counts by, as in every packaged server.
+const BLOCKS_PER_SEGMENT: u32 = 131_072;
+
+/// What is known of the changes since the parent.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// There is no parent, or nobody asked.
+    Nothing,
+    /// They cannot be told: why.
+    Unclear(String),
+    /// These.
+    Changes { map: Box<ChangeMap>, verified: bool },
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing is known"),
+            Self::Unclear(why) => f.write_str(why),
+            Self::Changes { map, .. } => write!(f, "the log from {} to {}", map.start(), map.end()),
+        }
+    }
+}
+
+impl Known {
+    /// When the file at `path` need not be read, if `otherwise` is what holds without a map.
+    pub(super) fn rule(&self, path: &EntryPath, otherwise: &Unchanged) -> Unchanged {
+        let Self::Changes { map, verified } = self else { return otherwise.clone() };
+        let changes = match map.file(path.as_bytes()) {
+            Changed::Whole => return otherwise.clone(),
+            Changed::Unchanged => Changes::default(),
+            Changed::Blocks(ranges) => {
+                let page = PAGE_SIZE as u64;
+                Changes::new(ranges.into_iter().map(|r| u64::from(r.start) * page..u64::from(r.end) * page))
+            }
+        };
+        Unchanged::Outside(if *verified { changes.verified() } else { changes })
+    }
+
+    /// What the snapshot says about it.
+    pub(super) fn describe(&self, snapshot: Snapshot) -> Snapshot {
+        match self {
+            Self::Nothing => snapshot,
+            Self::Unclear(why) => {
+                let text = format!("every block was read and compared: {why}");
+                let note = Finding::new(Severity::Note, "changes-unknown", text);
+                snapshot.with_fact(facts::CHANGES, "compared").with_findings([note])
+            }
+            Self::Changes { verified: false, .. } => snapshot.with_fact(facts::CHANGES, "log"),
+            Self::Changes { verified: true, .. } => snapshot.with_fact(facts::CHANGES, "verified"),
+        }
+    }
+}
+
+/// Finds out what may have changed between the parent's start and the checkpoint that the server has just made.
+///
+/// # Errors
+/// Cancelled. Everything else is a reason to read every block.
+pub(super) async fn since_parent(
+    cx: &BackupContext,
+    session: &mut Session,
+    server: &Server,
+    root: &Path,
+    tracking: ChangeTracking,
+) -> Result<Known> {
+    let Some(parent) = cx.parent().filter(|_| tracking != ChangeTracking::Never) else { return Ok(Known::Nothing) };
+    match search(cx, session, server, root, &parent.snapshot).await {
+        Ok(map) => match map.doubt() {
+            None => Ok(Known::Changes { map: Box::new(map), verified: tracking == ChangeTracking::Verify }),
+            Some(doubt) => Ok(Known::Unclear(doubt.to_string())),
+        },
+        Err(error) => {
+            cx.work().checkpoint()?;
+            Ok(Known::Unclear(error.to_string()))
+        }
+    }
+}
+
+/// The checkpoint with which the backup begins, or a later one: the timeline and the position from which it is replayed.
+async fn checkpoint(session: &mut Session) -> Result<(TimelineId, Lsn)> {
+    let row = session.query_one("SELECT timeline_id, redo_lsn FROM pg_control_checkpoint()").await?;
+    let timeline = TimelineId::new(row.parse("timeline_id")?);
+    let timeline = timeline.ok_or_else(|| Error::damaged("the server is on timeline 0"))?;
+    Ok((timeline, row.required("redo_lsn")?.parse()?))
+}
+
+async fn search(
+    cx: &BackupContext,
+    session: &mut Session,
+    server: &Server,
+    root: &Path,
+    parent: &Snapshot,
+) -> Result<ChangeMap> {
+    let unclear = |text: String| Err(Error::environment(text));
+    let before = Facts::of(parent)?;
+    let checksums = if server.data_checksums { "on" } else { "off" };
+    if parent.fact(facts::DATA_CHECKSUMS) != Some(checksums) {
+        return unclear(format!("page checksums are {checksums} now"));
+    }
+    if server.blocks_per_segment != BLOCKS_PER_SEGMENT || server.wal_segment_size != before.wal_segment_size {
+        return unclear("the server was built or set up in another way".to_owned());
+    }
+    let (timeline, redo) = checkpoint(session).await?;
+    let ranges = line(cx.log(), &before, timeline, redo)?;
+    let own = WalDir { root: root.to_owned(), server: server.clone(), timeline };
+    // Two histories may bear the same names: of the same cluster, restored twice.
+    let Some(seen) = parent.fact(facts::WITNESS) else {
+        return unclear("the parent does not say by what its log can be recognised".to_owned());
+    };
+    let witness = LogRange::new(lineage_of(before.timeline), waldir::witnesses(before.start, before.stop));
+    if recognise(cx.log(), &witness, &own).await? != seen {
+        return unclear("the log is not the one that the parent was taken with".to_owned());
+    }
+    let mut map: Option<ChangeMap> = None;
+    for range in &ranges {
+        if let Some(log) = cx.log() {
+            cx.work().run(noted(&**log, range, &mut map)).await?;
+        }
+        // What a failed primary had besides is not in the history that goes on.
+        if let Some(map) = &mut map {
+            map.claim_until(Lsn(range.end));
+        }
+    }
+    if let (Some(map), Some(last)) = (&map, ranges.last()) {
+        let witness = LogRange::new(last.lineage.clone(), waldir::witnesses(Lsn(last.start), map.end()));
+        let stored = match cx.log() {
+            Some(log) if !witness.is_empty() => stored(&**log, &witness).await?,
+            _ => return unclear(format!("nothing of timeline {timeline} is stored")),
+        };
+        if own.seen(witness.offsets()).await? != stored {
+            return unclear("the log that was captured is not the server's".to_owned());
+        }
+    }
+    let mut map = map.unwrap_or_else(|| ChangeMap::new(before.start));
+    if map.end() < redo && map.doubt().is_none() {
+        let first = ranges.last().map_or(redo, |range| Lsn(range.start));
+        if map.end() < first {
+            return unclear(Doubt::Gap { from: map.end(), to: first }.to_string());
+        }
+        let most = server.bytes.map_or(MOST_TAIL, |bytes| MOST_TAIL.max(bytes / 4));
+        let tail = redo.0 - map.end().0;
+        if tail > most {
+            return unclear(format!("no log was captured from {} on, {tail} bytes before", map.end()));
+        }
+        map.merge(&own.changes(cx.work(), map.end(), redo).await?);
+    }
+    Ok(map)
+}
+
+/// What is seen of `range` in the stored log, or where it is not stored, in the server's own.
+async fn recognise(log: Option<&Arc<dyn LogSource>>, range: &LogRange, own: &WalDir) -> Result<String> {
+    match log {
+        Some(log) if log.ledger().first_hole(range).is_none() => stored(&**log, range).await,
+        _ => {
+            let timeline = timeline_of(&range.lineage).unwrap_or(own.timeline);
+            WalDir { timeline, ..own.clone() }.seen(range.offsets()).await
+        }
+    }
+}
+
+async fn stored(log: &dyn LogSource, range: &LogRange) -> Result<String> {
+    let mut seen = Seen::default();
+    let mut bytes = log.read(range.clone());
+    while let Some(piece) = bytes.try_next().await? {
+        seen.add(&piece);
+    }
+    Ok(seen.finish())
+}
+
+/// The log from the parent's start to `redo` on `timeline`, by timelines.
+fn line(log: Option<&Arc<dyn LogSource>>, before: &Facts, timeline: TimelineId, redo: Lsn) -> Result<Vec<LogRange>> {
+    let lineage = lineage_of(timeline);
+    let whole = LogRange::new(lineage.clone(), before.start.0..redo.0);
+    if timeline == before.timeline {
+        return if before.stop <= redo {
+            Ok(vec![whole])
+        } else {
+            Err(Error::environment("the parent ends behind the server's last checkpoint"))
+        };
+    }
+    let ledger = log.map(|log| log.ledger()).unwrap_or_default();
+    let mut line = ledger.ancestry(&lineage);
+    let parent = lineage_of(before.timeline);
+    let number = line.iter().position(|range| range.lineage == parent);
+    // The pages of the parent may hold what was written up to its end.
+    let number = number.filter(|number| {
+        let range = &line[*number];
+        range.start <= before.start.0 && before.stop.0 <= range.end
+    });
+    let Some(number) = number else {
+        let text = format!("the parent is not known to lie in the history of timeline {timeline}");
+        return Err(Error::environment(text));
+    };
+    let mut line = line.split_off(number);
+    if let Some(first) = line.first_mut() {
+        first.start = before.start.0;
+    }
+    if let Some(last) = line.last_mut() {
+        last.end = redo.0;
+    }
+    Ok(line)
+}
+
+/// Adds what was noted about `range`.
+async fn noted(log: &dyn LogSource, range: &LogRange, map: &mut Option<ChangeMap>) -> Result<()> {
+    if timeline_of(&range.lineage).is_none() {
+        return Err(Error::damaged(format!("lineage {} is no timeline", range.lineage)));
+    }
+    let mut pieces = log.index(range.clone());
+    while let Some((_, index)) = pieces.try_next().await? {
+        for note in index.notes {
+            let next = ChangeMap::from_bytes(&note.bytes)?;
+            let known = map.as_ref().map_or(Lsn(range.start), ChangeMap::end);
+            if next.end() <= known || next.start().0 >= range.end {
+                continue;
+            }
+            match map {
+                Some(map) => map.merge(&next),
+                None if next.start().0 <= range.start => *map = Some(next),
+                None => {
+                    let mut first = ChangeMap::new(Lsn(range.start));
+                    first.merge(&next);
+                    *map = Some(first);
+                }
+            }
+        }
+    }
+    Ok(())
+}
