@@ -13,10 +13,10 @@ use crate::version::ServerVersion;
 use crate::wal::{SegmentSize, TimelineHistory};
 use crate::wire::{Session, SessionKind};
 
-/// How long a server may say nothing while it sends its log: it reports at least every half of its `wal_sender_timeout`, which is
-/// asked for here.
-const SENDER_TIMEOUT: &str = " -c wal_sender_timeout=60s";
+/// How long a server may say nothing when it is asked something. While it sends its log, `stream` looks after that.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(90);
+/// How long a server waits for a dead capture before it lets go of its slot.
+const SENDER_TIMEOUT: &str = " -c wal_sender_timeout=60s";
 /// A node that does not answer its first questions in this time is as good as gone.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 

@@ -22,6 +22,8 @@ use crate::wire::{CopyBoth, Session};
 
 /// How often the server hears from us though nothing has become durable: well within half of its `wal_sender_timeout`.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// A server that was asked for a word and has not said any for so long is not there any more, whatever the network pretends.
+const SILENCE: Duration = Duration::from_secs(60);
 /// A record that crosses into a segment is missed by a reader that begins there, so reading begins at least so much before.
 const BEFORE: u64 = 64 << 10;
 
@@ -155,8 +157,9 @@ pub(super) async fn follow(follow: Follow<'_>, session: &mut Session, keeper: Ke
     let mut keeper = std::pin::pin!(keeper.run());
     let clock = std::sync::Arc::clone(cx.work().env().clock());
     let mut timer = clock.sleep(REPORT_EVERY);
+    let mut heard = clock.monotonic();
     let mut known = cx.sink().durable();
-    report(&mut copy, start.timeline, known.as_ref()).await?;
+    report(&mut copy, start.timeline, known.as_ref(), false).await?;
     loop {
         enum Happened {
             Cancelled,
@@ -176,11 +179,17 @@ pub(super) async fn follow(follow: Follow<'_>, session: &mut Session, keeper: Ke
             Happened::Cancelled => return Ok(Ended::Cancelled),
             Happened::Durable(durable) => {
                 known = durable;
-                report(&mut copy, start.timeline, known.as_ref()).await?;
+                report(&mut copy, start.timeline, known.as_ref(), false).await?;
             }
             Happened::Due => {
                 timer = clock.sleep(REPORT_EVERY);
-                report(&mut copy, start.timeline, known.as_ref()).await?;
+                // A server that we report to says nothing by itself while it has nothing to send.
+                let silent = clock.monotonic().saturating_sub(heard);
+                if silent >= SILENCE {
+                    let text = format!("{} has said nothing for {} s", node.name, silent.as_secs());
+                    return Err(Error::unavailable(text).into());
+                }
+                report(&mut copy, start.timeline, known.as_ref(), silent >= REPORT_EVERY / 2).await?;
             }
             Happened::Sent(Some(message)) => {
                 // Storing may have to wait for the store; the server must not take that for our death.
@@ -192,14 +201,16 @@ pub(super) async fn follow(follow: Follow<'_>, session: &mut Session, keeper: Ke
                             () = &mut timer => {
                                 timer = clock.sleep(REPORT_EVERY);
                                 known = cx.sink().durable();
-                                report(&mut copy, start.timeline, known.as_ref()).await?;
+                                report(&mut copy, start.timeline, known.as_ref(), false).await?;
                             }
                         }
                     }
                 };
+                // Only from here on it is listened to again.
+                heard = clock.monotonic();
                 if urgent {
                     known = cx.sink().durable();
-                    report(&mut copy, start.timeline, known.as_ref()).await?;
+                    report(&mut copy, start.timeline, known.as_ref(), false).await?;
                 }
             }
             Happened::Sent(None) if copy.is_shut_down() => return Ok(Ended::ShutDown),
@@ -211,8 +222,13 @@ pub(super) async fn follow(follow: Follow<'_>, session: &mut Session, keeper: Ke
     }
 }
 
-/// Tells the server what is durable.
-async fn report(copy: &mut CopyBoth<'_>, timeline: TimelineId, durable: Option<&LogPosition>) -> Result<(), Error> {
+/// Tells the server what is durable, and asks it for a word if `ask`.
+async fn report(
+    copy: &mut CopyBoth<'_>,
+    timeline: TimelineId,
+    durable: Option<&LogPosition>,
+    ask: bool,
+) -> Result<(), Error> {
     // Written and flushed are the same to us: what the process only has in memory is gone when it dies. Nothing is ever applied.
     let flushed = durable.filter(|d| d.lineage == lineage_of(timeline)).map_or(0, |d| d.offset);
     let mut status = Vec::with_capacity(34);
@@ -220,7 +236,7 @@ async fn report(copy: &mut CopyBoth<'_>, timeline: TimelineId, durable: Option<&
     for value in [flushed, flushed, 0, 0] {
         status.extend_from_slice(&value.to_be_bytes());
     }
-    status.push(0);
+    status.push(u8::from(ask));
     copy.send(&status).await?;
     Ok(())
 }

@@ -225,8 +225,18 @@ impl Found {
 impl Capture {
     /// Follows what `settings` describe.
     pub(crate) fn start(repository: &Arc<dyn Repository>, settings: PostgresSettings, options: LogOptions) -> Self {
+        Self::start_in(Env::system(), repository, settings, options)
+    }
+
+    /// The same in another time.
+    pub(crate) fn start_in(
+        env: Env,
+        repository: &Arc<dyn Repository>,
+        settings: PostgresSettings,
+        options: LogOptions,
+    ) -> Self {
         let (cancel, found) = (CancellationToken::new(), Arc::new(Found::default()));
-        let work = work().with_cancel(cancel.clone()).with_observer(Arc::<Found>::clone(&found));
+        let work = Work::new(env).with_cancel(cancel.clone()).with_observer(Arc::<Found>::clone(&found));
         let shared = Arc::clone(repository);
         let task = tokio::spawn(async move {
             let engine = PostgresEngine::new(settings)?;

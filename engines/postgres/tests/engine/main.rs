@@ -13,6 +13,7 @@ mod harness;
 #[path = "../wal/load.rs"]
 mod load;
 mod moments;
+mod network;
 mod pages;
 mod refusals;
 mod roundtrip;
