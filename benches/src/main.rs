@@ -8,6 +8,7 @@ mod chart;
 mod figures;
 mod postgres;
 mod process;
+mod wal;
 mod yardstick;
 
 use std::path::PathBuf;
@@ -35,6 +36,18 @@ enum Bench {
         #[arg(long, default_value = "target/benches")]
         out: PathBuf,
     },
+    /// PostgreSQL's log: catching up beside `pg_receivewal`, the lag under load, the time of a synchronous commit.
+    Wal {
+        /// Log to catch up with, in MB.
+        #[arg(long, default_value_t = 1024)]
+        size: u64,
+        /// Counted runs of each contender.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Where the results are written.
+        #[arg(long, default_value = "target/benches")]
+        out: PathBuf,
+    },
     /// One measured piece of work; what the benchmarks start as processes of their own.
     #[command(hide = true)]
     Child {
@@ -47,6 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Arguments::parse().bench {
         Bench::Postgres { size, runs, out } => runtime.block_on(postgres::run(size, runs, &out)),
+        Bench::Wal { size, runs, out } => runtime.block_on(wal::run(size, runs, &out)),
         Bench::Child { work } => runtime.block_on(process::work(work)),
     }
 }

@@ -2,18 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
-use backup_core::engine::Work as Context;
+use backup_core::engine::{BackupEngine as _, LogContext, LogOptions, LogSink, Work as Context};
 use backup_core::entry::Selector;
 use backup_core::env::{Clock, Env, SystemClock};
 use backup_core::repository::{Repository as _, VerifyLevel};
 use backup_core::run::{BackupOptions, backup, plan_restore, restore};
 use backup_core::{RecoveryTarget, ServiceId};
 use backup_crypto::{Identity, RawKey};
-use backup_postgres::{PostgresEngine, PostgresSettings};
+use backup_postgres::{LogSlot, Lsn, PostgresEngine, PostgresSettings};
 use backup_storage::store::Store;
 use backup_storage::{CreateOptions, Repository, RepositorySettings};
 use clap::Subcommand;
+use tokio_util::sync::CancellationToken;
 
 use crate::yardstick;
 
@@ -28,6 +31,10 @@ pub(crate) enum Work {
     Restore { vault: PathBuf, into: PathBuf },
     /// Full verification.
     Verify { vault: PathBuf },
+    /// The log from a slot's position to `end` into the vault, which is made.
+    Capture { vault: PathBuf, url: String, slot: String, end: String },
+    /// The same by `pg_receivewal` into a folder, and every complete segment through `zstd -1`.
+    Receive { program: PathBuf, dir: PathBuf, url: String, slot: String, end: String },
     /// `zstd -1` with as many threads as there are processors, over all files of a directory into one file.
     Zstd { dir: PathBuf, out: PathBuf },
 }
@@ -38,6 +45,12 @@ impl Work {
             Self::Backup { vault, url } => vec!["backup".into(), vault.into(), url.into()],
             Self::Restore { vault, into } => vec!["restore".into(), vault.into(), into.into()],
             Self::Verify { vault } => vec!["verify".into(), vault.into()],
+            Self::Capture { vault, url, slot, end } => {
+                vec!["capture".into(), vault.into(), url.into(), slot.into(), end.into()]
+            }
+            Self::Receive { program, dir, url, slot, end } => {
+                vec!["receive".into(), program.into(), dir.into(), url.into(), slot.into(), end.into()]
+            }
             Self::Zstd { dir, out } => vec!["zstd".into(), dir.into(), out.into()],
         }
     }
@@ -83,6 +96,15 @@ pub(crate) async fn work(work: Work) -> Result<(), Error> {
             }
             (report.read_bytes, 0)
         }
+        Work::Capture { vault, url, slot, end } => {
+            let settings = PostgresSettings::default().url(url).slot(LogSlot::Named(slot));
+            let end = end.parse::<Lsn>()?.0;
+            let following = Following::with(&vault, settings, LogOptions::default()).await?;
+            following.reaches(end).await?;
+            let begin = following.stop().await?;
+            (end - begin, yardstick::size(&vault)?)
+        }
+        Work::Receive { program, dir, url, slot, end } => yardstick::receive(&program, &dir, &url, &slot, &end)?,
         Work::Zstd { dir, out } => yardstick::compress(&dir, &out)?,
     };
     let wall = (clock.monotonic() - begun).as_secs_f64();
@@ -105,14 +127,18 @@ async fn open(vault: &Path) -> Result<Repository, Error> {
     Ok(Repository::open(&store, service()?, Identity::from(key()), &settings, Env::system()).await?)
 }
 
+/// The vault, which is made if it does not exist.
+async fn made(vault: &Path) -> Result<Repository, Error> {
+    if vault.exists() {
+        return open(vault).await;
+    }
+    let (store, settings) = (Store::local(vault)?, RepositorySettings::default());
+    let recipients = vec![key().into()];
+    Ok(Repository::create(&store, service()?, recipients, CreateOptions::default(), &settings, Env::system()).await?)
+}
+
 async fn take(vault: &Path, url: String) -> Result<(u64, u64), Error> {
-    let repository = if vault.exists() {
-        open(vault).await?
-    } else {
-        let (store, settings) = (Store::local(vault)?, RepositorySettings::default());
-        let recipients = vec![key().into()];
-        Repository::create(&store, service()?, recipients, CreateOptions::default(), &settings, Env::system()).await?
-    };
+    let repository = made(vault).await?;
     let engine = PostgresEngine::new(PostgresSettings::default().url(url))?;
     let record = backup(&repository, &engine, BackupOptions::default(), &Context::default()).await?;
     Ok((record.data_bytes, record.stored_bytes))
@@ -127,11 +153,60 @@ async fn put_back(vault: &Path, into: PathBuf) -> Result<(u64, u64), Error> {
     Ok((restored.extracted.bytes, restored.extracted.written_bytes))
 }
 
-/// Fields 14 and 15 of `/proc/self/stat` (proc(5)), which count in hundredths of a second.
+/// A capture that runs.
+pub(crate) struct Following {
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<backup_core::Result<Arc<dyn LogSink>>>,
+    sink: Arc<dyn LogSink>,
+}
+
+impl Following {
+    /// Follows the server at `url` with a slot of its own.
+    pub(crate) async fn start(vault: &Path, url: &str, flush_after: Duration) -> Result<Self, Error> {
+        let settings = PostgresSettings::default().url(url);
+        Self::with(vault, settings, LogOptions::default().flush_after(flush_after)).await
+    }
+
+    async fn with(vault: &Path, settings: PostgresSettings, options: LogOptions) -> Result<Self, Error> {
+        let repository = made(vault).await?;
+        let engine = PostgresEngine::new(settings)?;
+        let cancel = CancellationToken::new();
+        let work = Context::default().with_cancel(cancel.clone());
+        let sink = repository.open_log(options, &work).await?;
+        let cx = LogContext::new(work, Arc::clone(&sink));
+        let task = tokio::spawn(async move {
+            let log = engine.log().ok_or_else(|| backup_core::Error::internal("the engine has a log"))?;
+            log.stream(&cx).await?;
+            cx.sink().close().await?;
+            Ok(Arc::clone(cx.sink()))
+        });
+        Ok(Self { cancel, task, sink })
+    }
+
+    /// Returns when the log is in the vault up to `end`.
+    pub(crate) async fn reaches(&self, end: u64) -> Result<(), Error> {
+        let mut known = self.sink.durable();
+        while known.as_ref().is_none_or(|known| known.offset < end) {
+            known = self.sink.advanced(known.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends it; where the stored log begins.
+    pub(crate) async fn stop(self) -> Result<u64, Error> {
+        self.cancel.cancel();
+        let sink = self.task.await??;
+        let ledger = sink.ledger();
+        let lineage = ledger.trunk().ok_or("no log is stored")?;
+        Ok(ledger.covered(lineage).as_slice().first().map_or(0, |range| range.start))
+    }
+}
+
+/// Fields 14 to 17 of `/proc/self/stat` (proc(5)), which count in hundredths of a second.
 fn cpu_seconds() -> Result<f64, Error> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit(')').next().ok_or("no fields in /proc/self/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    let ticks = fields.split_whitespace().skip(11).take(4).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
     Ok(ticks as f64 / 100.0)
 }
 

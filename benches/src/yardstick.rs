@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 /// Compresses every file below `dir`, one after the other in one frame, into `out`; returns bytes in and out.
 pub(crate) fn compress(dir: &Path, out: &Path) -> io::Result<(u64, u64)> {
@@ -43,4 +45,49 @@ pub(crate) fn compress(dir: &Path, out: &Path) -> io::Result<(u64, u64)> {
     let mut file = encoder.finish()?;
     file.flush()?;
     Ok((bytes, file.metadata()?.len()))
+}
+
+/// Bytes of all files below `dir`.
+pub(crate) fn size(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        bytes += if found.is_dir() { size(&entry.path())? } else { found.len() };
+    }
+    Ok(bytes)
+}
+
+/// Has `program` receive the log up to `end` and compresses each complete segment meanwhile, as an archive script does; bytes in and out.
+pub(crate) fn receive(program: &Path, dir: &Path, url: &str, slot: &str, end: &str) -> io::Result<(u64, u64)> {
+    let mut child = Command::new(program)
+        .args(["--no-loop", "--no-password", "-S", slot, "--endpos", end, "-d", url, "-D"])
+        .arg(dir)
+        .spawn()?;
+    let (mut bytes, mut stored) = (0, 0);
+    loop {
+        let status = child.try_wait()?;
+        let complete: Vec<PathBuf> = std::fs::read_dir(dir)?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_none())
+            .collect();
+        let idle = complete.is_empty();
+        for path in complete {
+            let out = path.with_extension("zst");
+            let mut file = File::create(&out)?;
+            zstd::stream::copy_encode(File::open(&path)?, &mut file, 1)?;
+            file.sync_all()?;
+            bytes += path.metadata()?.len();
+            stored += file.metadata()?.len();
+            std::fs::remove_file(&path)?;
+        }
+        match status {
+            Some(status) if status.success() && idle => return Ok((bytes, stored)),
+            Some(status) if !status.success() => return Err(io::Error::other(format!("pg_receivewal: {status}"))),
+            Some(_) => {}
+            // Nothing is complete yet.
+            None if idle => std::thread::park_timeout(Duration::from_millis(10)),
+            None => {}
+        }
+    }
 }
