@@ -16,7 +16,7 @@ type Error = Box<dyn std::error::Error>;
 pub(crate) async fn run(size: u64, runs: usize, out: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(out)?;
     println!("a database of {size} MB on PostgreSQL 17 is being made …");
-    let server = Postgres::builder(PgVersion::V17).start().await?;
+    let server = Postgres::builder(PgVersion::V17).base_dir(std::env::temp_dir()).start().await?;
     Dataset::realistic(size << 20, 1).load(&server, "postgres").await?;
     let client = server.connect("postgres").await?;
     client.batch_execute("CHECKPOINT").await?;

@@ -26,7 +26,13 @@ fn receivewal() -> Option<PathBuf> {
 pub(crate) async fn run(size: u64, runs: usize, out: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(out)?;
     println!("{size} MB of log on PostgreSQL 15 are being written …");
-    let server = Postgres::builder(PgVersion::V15).fsync(true).setting("max_wal_size", "8GB").start().await?;
+    let server = Postgres::builder(PgVersion::V15)
+        // On a disk, as servers are.
+        .base_dir(std::env::temp_dir())
+        .fsync(true)
+        .setting("max_wal_size", "8GB")
+        .start()
+        .await?;
     let client = server.connect("postgres").await?;
     // What keeps the log: one slot for each run.
     for round in 0..runs {

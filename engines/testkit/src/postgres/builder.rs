@@ -139,7 +139,7 @@ impl PostgresBuilder {
         self
     }
 
-    /// Where the server's own temporary directory is made; the system's temporary directory by default.
+    /// Where the server's own temporary directory is made; where `scratch_dir` makes one by default.
     pub fn base_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.base = Some(dir.into());
         self
