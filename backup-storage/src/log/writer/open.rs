@@ -63,8 +63,10 @@ pub(crate) async fn open(
     let hold = Hold::take(&context, dir).await?;
     let left = Leftovers::send(&context, &journal, hold.folder()).await?;
     let mut enrolled = Enrolled::enroll(&context, &journal, options.purpose).await?;
+    enrolled.check_last()?;
     if left.settle(&cache, &journal, &enrolled.stored).await? {
         enrolled.look_again(&context, &journal).await?;
+        enrolled.check_last()?;
     }
     enrolled.start(cache, journal, &options, Some(hold))
 }
@@ -95,6 +97,17 @@ impl Enrolled {
             return Err(Error::conflict(format!("the catalog was rebuilt while log writer {epoch} was opened")));
         }
         Ok(())
+    }
+
+    /// Checks that what was listed will stay what counts: all of it was written by those who have their ends, or by those who get none.
+    ///
+    /// A later writer has no end yet, and some of its pieces may lie behind others that never arrive. Without a spool it suffices that such
+    /// a listing is never acknowledged on. With one it would be, and the source would forget what was believed to be stored.
+    fn check_last(&self) -> Result<()> {
+        match self.stored.state().fenced_by(self.epoch) {
+            Some(by) => Err(Error::conflict(format!("log writer {} was fenced by log writer {by}", self.epoch))),
+            None => Ok(()),
+        }
     }
 
     /// Lists what is stored again.

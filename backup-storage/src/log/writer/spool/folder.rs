@@ -118,13 +118,13 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes what was being written when a process died.
+    /// Removes what was being written when a writer ended. A thread of one may be about to remove it, too.
     fn sweep(&self) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
             let staged = name.to_str().and_then(|name| name.strip_suffix(STAGED));
             if staged.is_some_and(|name| name == IDENTITY || SpoolName::parse(name).is_some()) {
-                std::fs::remove_file(self.dir.join(name))?;
+                gone(std::fs::remove_file(self.dir.join(&name)))?;
             }
         }
         Ok(())
@@ -210,10 +210,7 @@ impl Folder {
         if lock.is_none() {
             return Ok(());
         }
-        match std::fs::remove_file(self.dir.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        gone(std::fs::remove_file(self.dir.join(name)))
     }
 
     /// Gives the file `name` another name, which no writer looks at. Returns where it is.
@@ -253,6 +250,11 @@ impl Folder {
 
 fn failed(dir: &Path, what: &str, error: io::Error) -> Error {
     Error::environment(format!("cannot {what} spool {}: {error}", dir.display())).with_source(error)
+}
+
+/// Removed, or removed before.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Whether a file that is no piece belongs here.
