@@ -60,6 +60,11 @@ impl Delivery {
         self.pending.is_empty()
     }
 
+    /// Whether something is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
     /// Notes that the next object is to hold `piece`.
     pub(super) fn expect(&mut self, lineage: Lineage, piece: Piece) {
         self.pending.push_back(Pending { lineage, piece, landed: None });

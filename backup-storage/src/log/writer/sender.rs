@@ -1,6 +1,6 @@
 //! The task that cuts, seals and acknowledges, in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::log::object::{Sealed, Sealer, sheet};
 use crate::store::Store;
 
-/// How many pieces are sealed and written into a spool at a time: the next one is sealed while the disk is at work.
+/// How many pieces are sealed and written into a spool at a time: one is written, and the next one is sealed meanwhile.
 const SPOOLED: usize = 2;
 
 /// The thread that seals, and what it has sealed.
@@ -31,6 +31,8 @@ pub(super) struct Sender {
     sealing: Option<Sealing>,
     /// The number of the last piece.
     sequence: u64,
+    /// What is sealed and not on its way.
+    sealed: VecDeque<(u64, Sealed)>,
     /// When it was cut.
     cut: Duration,
     /// Digest of the last sealed object.
@@ -57,6 +59,7 @@ impl Sender {
             sealer: Some(sealer),
             sealing: None,
             sequence: 0,
+            sealed: VecDeque::new(),
             cut: Duration::ZERO,
             previous: None,
             described: BTreeSet::new(),
@@ -77,7 +80,7 @@ impl Sender {
             let shared = Arc::clone(&self.shared);
             let wait = wait.filter(|_| self.can_seal());
             tokio::select! {
-                sealed = finished(&mut self.sealing) => self.sealed(sealed?),
+                sealed = finished(&mut self.sealing) => self.take_sealed(sealed?),
                 arrived = self.delivery.arrived() => self.acknowledge(arrived?),
                 () = shared.wake.notified() => {}
                 () = shared.context.env.clock().sleep(wait.unwrap_or_default()), if wait.is_some() => {}
@@ -136,18 +139,28 @@ impl Sender {
         first.then(|| self.shared.known.lock().record(lineage).cloned()).flatten()
     }
 
-    fn sealed(&mut self, (sealer, sealed): (Sealer, Sealed)) {
+    fn take_sealed(&mut self, (sealer, sealed): (Sealer, Sealed)) {
         self.sealer = Some(sealer);
         self.previous = Some(sealed.digest);
-        self.delivery.send(self.sequence, std::future::ready(Ok(sealed)));
+        self.sealed.push_back((self.sequence, sealed));
+        self.send();
     }
 
-    fn acknowledge(&self, arrived: Vec<Kept>) {
+    /// Sends what is sealed; into a spool one after the other.
+    fn send(&mut self) {
+        while self.spool.is_none() || !self.delivery.is_busy() {
+            let Some((sequence, sealed)) = self.sealed.pop_front() else { return };
+            self.delivery.send(sequence, std::future::ready(Ok(sealed)));
+        }
+    }
+
+    fn acknowledge(&mut self, arrived: Vec<Kept>) {
         let pieces: Vec<_> = arrived.iter().map(|kept| (kept.lineage.clone(), kept.piece)).collect();
         if let Some(spool) = &self.spool {
             spool.push(arrived);
         }
         self.shared.acknowledge(&pieces);
+        self.send();
     }
 }
 

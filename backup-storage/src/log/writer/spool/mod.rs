@@ -4,7 +4,8 @@
 //! append ─▶ queue ─▶ seal ─▶ spool ─▶ durable                        one local fsync
 //!                              └─▶ put ─▶ put … ─▶ fence check ─▶ removed    in order, when the vault answers
 //! ```
-//! **What is acknowledged.** A piece is durable as soon as it and all before it lie in the [folder], sealed. Neither the vault nor the
+//! **What is acknowledged.** A piece is durable as soon as it lies in the [folder], sealed. The next one is written then, and not before: so
+//! whatever lies there was acknowledged or may be, and no piece is found whose predecessor never came. Neither the vault nor the
 //! journal is asked: a vault that is away for hours costs room on this disk and nothing else. Whether a later writer was opened is
 //! asked while pieces are sent, so a fenced writer ends with the conflict as soon as it notices, and what it has acknowledged until
 //! then lies in the spool.
@@ -162,7 +163,11 @@ impl Spool {
 
     /// The next piece, if its object has at most `most` bytes.
     fn take(&self, most: u64) -> Option<Kept> {
-        self.state.lock().waiting.pop_front_if(|kept| kept.len <= most)
+        let mut state = self.state.lock();
+        if state.waiting.front()?.len > most {
+            return None;
+        }
+        state.waiting.pop_front()
     }
 
     /// Reads a piece back.
