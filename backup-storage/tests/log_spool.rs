@@ -1,5 +1,6 @@
 //! A log writer with a spool: what is acknowledged though the vault is away, and what becomes of it whatever happens next.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::single_range_in_vec_init, reason = "sets of offsets are compared, often of one interval")]
 
 #[path = "log_spool/conformance.rs"]
 mod conformance;
