@@ -31,6 +31,9 @@ pub struct LogOptions {
     /// A folder of this host where pieces of log become durable, sealed, before they are sent: then that is what is acknowledged.
     /// What lies there when a writer opens is sent first. None: acknowledged is what the store has.
     pub spool: Option<PathBuf>,
+    /// Bytes that the spool may take on its disk, about. When it is full, [`append`](LogSink::append) waits, and the source keeps its log.
+    /// 16 GiB: hours of a busy log, and less than a small disk.
+    pub spool_bytes: u64,
     /// After so long without a byte of log the source's word that nothing happened is stored, so that the restorable window
     /// goes on. One minute.
     pub idle_mark: Duration,
@@ -43,6 +46,7 @@ impl Default for LogOptions {
             flush_after: Duration::from_secs(1),
             flush_bytes: 4 << 20,
             spool: None,
+            spool_bytes: 16 << 30,
             idle_mark: Duration::from_secs(60),
         }
     }
@@ -76,6 +80,13 @@ impl LogOptions {
         self
     }
 
+    /// Sets how many bytes the spool may take.
+    #[must_use]
+    pub fn spool_bytes(mut self, bytes: u64) -> Self {
+        self.spool_bytes = bytes;
+        self
+    }
+
     /// Sets after how long the source's word is stored that nothing happened.
     #[must_use]
     pub fn idle_mark(mut self, after: Duration) -> Self {
@@ -86,16 +97,19 @@ impl LogOptions {
 
 /// Takes the log of one writer, in order.
 ///
-/// Everything that was appended is stored in that order: when a later byte is durable, every earlier one is.
+/// Everything that was appended is stored in that order: when a later byte is durable, every earlier one is. Durable is what the store has
+/// and no later writer has come between, or, with a [spool](LogOptions::spool), what lies there: then the next writer with the same spool
+/// makes it part of the log before it begins, whatever has happened meanwhile.
 #[async_trait]
 pub trait LogSink: Debug + Send + Sync {
     /// The writer's number.
     fn epoch(&self) -> LogEpoch;
 
-    /// What is stored, counted when the writer was opened and kept up with what it has made durable since.
+    /// What is stored, counted when the writer was opened and kept up with what it has made durable since, in the store or in its spool:
+    /// here a source goes on that has forgotten what was acknowledged. Others see what the store has.
     fn ledger(&self) -> Arc<Ledger>;
 
-    /// Reads back what is stored, as of [`ledger`](Self::ledger).
+    /// Reads back what is stored, as of [`ledger`](Self::ledger), from the store and from the spool.
     fn source(&self) -> Arc<dyn LogSource>;
 
     /// Makes a lineage known, if it is not. Must come before its first byte.
@@ -108,7 +122,7 @@ pub trait LogSink: Debug + Send + Sync {
     /// Appends `bytes` as `range`, with what was noticed in them.
     ///
     /// Returns once the bytes are queued, not when they are durable: acknowledge only what [`durable`](Self::durable) has passed. Waits
-    /// while too much is queued. The first range of a lineage may begin anywhere; each following one begins where the last one ended.
+    /// while too much is queued, and while the spool is full. The first range of a lineage may begin anywhere; each following one begins where the last one ended.
     /// Writers that import may begin each range anywhere. An empty range with marks is a word about the place that was reached.
     /// Marks lie in the range; only a word of the source about its end ([`Mark::AsOf`]) may lie beyond, and counts once the log has
     /// come so far.
@@ -143,10 +157,10 @@ pub trait LogSink: Debug + Send + Sync {
     /// Those that end the writer, as [`append`](Self::append).
     async fn advanced(&self, known: Option<&LogPosition>) -> Result<Option<LogPosition>>;
 
-    /// Stores what is queued and ends the writer.
+    /// Stores what is queued and ends the writer. With a spool it returns when everything is in the store.
     ///
     /// # Errors
-    /// As [`append`](Self::append). The writer has ended in any case.
+    /// As [`append`](Self::append). The writer has ended in any case; what lies in its spool stays there, and the error says how much.
     async fn close(&self) -> Result<()>;
 }
 

@@ -66,14 +66,16 @@ pub trait Repository: Debug + Display + Send + Sync + 'static {
     /// When checking itself was not possible.
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport>;
 
-    /// Opens a log writer. One that follows the stream fences the one before, which finds out before its next acknowledgement.
+    /// Opens a log writer. One that follows the stream fences the one before, which finds out before its next acknowledgement, or with a
+    /// spool, when it sends next. What an earlier writer has left in the spool is stored before the call returns.
     ///
     /// # Cancel safety
     /// A dropped call may leave a writer behind that never writes.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Damaged`](crate::ErrorKind::Damaged), and
-    /// [`Environment`](crate::ErrorKind::Environment) when the spool cannot be used.
+    /// [`Environment`](crate::ErrorKind::Environment) when the spool cannot be used; [`Conflict`](crate::ErrorKind::Conflict) when another
+    /// writer uses it, when it belongs to another repository or service, and when what lies there is stored with other bytes.
     async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>>;
 
     /// The log that is stored as of now.

@@ -12,6 +12,8 @@
 //! it sees every object that its predecessor has acknowledged, and seals the predecessor where its log ends. What the
 //! predecessor may still store beyond does not count, whenever it arrives.
 //!
+//! **Spool.** A writer may acknowledge what is durable in a folder of its host, and send it from there; see `writer/spool`.
+//!
 //! **Window.** A writer has at most [`WINDOW`](writer::WINDOW) objects on their way. Whoever finds object `n` therefore knows that
 //! all before `n` less the window were stored, and only inside of the window does a missing object mean that the writer died on it.
 

@@ -37,7 +37,9 @@ async fn a_log_is_captured_until_interrupted_and_restored_to_a_moment() {
     assert_eq!(nothing, json!({"windows": [], "holes": []}));
 
     let cancel = CancellationToken::new();
-    let arguments = ["--json", "log", "postgres", "--url", &url, "--flush-after", "100ms"];
+    let spool = vault.dir.path().join("spool");
+    let folder = spool.display().to_string();
+    let arguments = ["--json", "log", "postgres", "--url", &url, "--flush-after", "100ms", "--spool", &folder];
     let capture = vault.run_on(&arguments, Terminals::default(), cancel.clone());
     let work = async {
         let backup = vault.json(&["backup", "postgres", "--url", &url]).await;
@@ -53,6 +55,9 @@ async fn a_log_is_captured_until_interrupted_and_restored_to_a_moment() {
     let (captured, (backup, before)) = tokio::join!(capture, work);
     assert_eq!(captured.code, exit::DONE, "{captured:?}");
     assert!(captured.json()["durable"]["offset"].as_u64().is_some(), "{captured:?}");
+    let mut left: Vec<_> = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["identity", "lock"], "everything was sent");
 
     let windows = vault.json(&["windows"]).await;
     let window = &windows["windows"][0];
@@ -169,6 +174,9 @@ async fn orders_about_the_log_that_make_no_sense() {
         &["log", "postgres", "--flush-after", "soon"],
         &["log", "postgres", "--sync", "--flush-after", "1s"],
         &["log", "postgres", "--slot", "x", "--no-slot"],
+        &["log", "postgres", "--spool", "/x", "--import", "/y"],
+        &["log", "postgres", "--spool-limit", "1GiB"],
+        &["log", "postgres", "--spool", "/x", "--spool-limit", "much"],
         &["plan", "postgres", "--into", "/x", "--time", "yesterday"],
         &["plan", "postgres", "--into", "/x", "--name", "a", "--position", "0/1"],
     ] {

@@ -1,9 +1,11 @@
 //! Writing the log.
 
+mod delivery;
 mod open;
 mod queue;
 mod sender;
 mod shared;
+mod spool;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +22,10 @@ use super::LogCache;
 use super::source::LogReader;
 use crate::error::{Error, Result};
 pub(crate) use open::open;
+use sender::Sender;
 use shared::{Over, Shared};
+use spool::Hold;
+use spool::courier::Courier;
 
 /// How many objects of one writer may be on their way. Part of the format: a reader concludes from an object of number `n` that all
 /// before `n` less this were stored.
@@ -29,12 +34,54 @@ pub(crate) const WINDOW: u64 = 16;
 /// The largest description of a lineage, encoded, in bytes: each first object of a writer repeats it.
 const MAX_RECORD: usize = 256 << 10;
 
-/// A log writer. Dropping it ends it without a word: what was not acknowledged may be stored or not.
+/// A log writer. Dropping it ends it without a word: what was not acknowledged may be stored or not, and what was acknowledged lies in
+/// its spool if it has one.
 pub(crate) struct LogWriter {
     shared: Arc<Shared>,
     cache: Arc<LogCache>,
     /// Ends with the writer.
-    sender: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
+    _hold: Option<Hold>,
+}
+
+/// Runs a writer until it was closed or cannot go on.
+async fn run(shared: Arc<Shared>, mut sender: Sender, courier: Option<Courier>) {
+    let outcome = match courier {
+        None => sender.run().await,
+        Some(courier) => run_both(&shared, &mut sender, courier).await,
+    };
+    // What is still on its way is not to be waited for.
+    drop(sender);
+    let outcome = match outcome {
+        Ok(()) => shared.seal().await,
+        Err(error) => Err(error),
+    };
+    if let Some(spool) = &shared.spool {
+        spool.release();
+    }
+    match outcome {
+        Ok(()) => shared.end(Over::Closed),
+        Err(error) => {
+            let error = match &shared.spool {
+                Some(spool) => spool.explain(error),
+                None => error,
+            };
+            tracing::debug!(%error, epoch = %shared.epoch, "a log writer has ended");
+            shared.fail(error);
+        }
+    }
+}
+
+/// What ends one ends the other.
+async fn run_both(shared: &Shared, sender: &mut Sender, mut courier: Courier) -> Result<()> {
+    let sending = async {
+        sender.run().await?;
+        if let Some(spool) = &shared.spool {
+            spool.complete();
+        }
+        Ok(())
+    };
+    futures::try_join!(sending, courier.run()).map(drop)
 }
 
 impl LogWriter {
@@ -79,7 +126,8 @@ impl LogSink for LogWriter {
 
     fn source(&self) -> Arc<dyn LogSource> {
         let (cache, journal) = (Arc::clone(&self.cache), Arc::clone(&self.shared.journal));
-        Arc::new(LogReader::lazy(cache, journal, None, self.shared.ledger()))
+        let spool = self.shared.spool.as_ref().map(|spool| spool.store(&self.shared.context));
+        Arc::new(LogReader::lazy(cache, journal, spool, self.shared.ledger()))
     }
 
     async fn declare(&self, record: LineageRecord) -> backup_core::Result<()> {
@@ -162,7 +210,7 @@ impl LogSink for LogWriter {
             match over {
                 Some(Over::Closed) => return Ok(()),
                 Some(Over::Failed) => return Err(self.shared.failed().into()),
-                None if self.sender.is_finished() => {
+                None if self.task.is_finished() => {
                     // The runtime has ended it, or it has panicked.
                     self.shared.fail(Error::internal(format!("log writer {} was stopped", self.shared.epoch)));
                 }

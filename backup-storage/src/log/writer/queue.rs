@@ -197,6 +197,11 @@ impl Queue {
         }
     }
 
+    /// Whether a piece waits to which nothing can be added.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// How long after `now` the next piece is to be taken; zero when at once, none when there is nothing.
     pub(crate) fn wait(&self, now: Duration) -> Option<Duration> {
         if !self.ready.is_empty() {

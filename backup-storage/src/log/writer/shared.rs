@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::catalog::Catalog;
+use backup_core::catalog::{Catalog, Event};
 use backup_core::log::{Ledger, LineageRecord, LogEpoch, LogPurpose, LogRange, Mark};
 use backup_core::{Lineage, LogPosition};
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::queue::Queue;
+use super::spool::Spool;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
@@ -20,7 +21,7 @@ use crate::log::name::Piece;
 use crate::log::stored;
 use crate::pipeline::failure::Failure;
 
-/// The first pause before a request is repeated for which the store's own patience was not enough, and the longest one.
+/// The first pause before something is repeated for which the store's own patience was not enough, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// How far a writer has come.
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub(super) queue: Mutex<Waiting>,
     /// Bytes that may be on their way.
     pub(super) room: u64,
+    pub(super) spool: Option<Arc<Spool>>,
     /// Tells the sender that there is something to do.
     pub(super) wake: Notify,
     /// Tells those who append that there is room.
@@ -163,6 +165,9 @@ impl Shared {
         if waiting.held > 0 && len > 0 && waiting.held.saturating_add(len) > self.room {
             return Ok(false);
         }
+        if len > 0 && self.spool.as_ref().is_some_and(|spool| spool.is_full(waiting.held, len)) {
+            return Ok(false);
+        }
         let now = self.now();
         let before = waiting.queue.wait(now);
         waiting.queue.push(now, range, Bytes::clone(bytes), marks)?;
@@ -243,13 +248,25 @@ impl Shared {
         }
     }
 
+    /// Says in the journal where the log of this writer ends.
+    pub(super) async fn seal(&self) -> Result<()> {
+        let (ends, at) = (self.known.lock().ends.clone(), self.context.env.now());
+        let sealed = self.journal.commit_by(|generation, catalog| {
+            self.stands(generation, catalog)?;
+            Ok(vec![Event::LogSealed { epoch: self.epoch, ends: ends.clone(), at }])
+        });
+        let (_, catalog) = sealed.await?;
+        self.learn(catalog);
+        Ok(())
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.queue.lock().closing
     }
 }
 
-/// Repeating requests for as long as the store is unavailable: the source keeps what was not acknowledged, and a pause costs less
-/// than a capture that has ended. Once the writer is being closed, the store's own patience is enough.
+/// Repeating what failed for as long as its place is unavailable: the source keeps what was not acknowledged, and a pause costs less
+/// than a capture that has ended. Once the writer is being closed, one attempt is enough.
 #[derive(Debug)]
 pub(super) struct Patience {
     what: &'static str,
@@ -257,17 +274,22 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// For doing `what`.
+    /// `what` says what is repeated, and until when.
     pub(super) fn new(what: &'static str) -> Self {
         Self { what, pause: PAUSES.0 }
     }
 
-    /// Whether to try again after `error`. Returns when it is time to.
+    /// Whether to ask a store again after `error`. Returns when it is time to.
     pub(super) async fn again(&mut self, shared: &Shared, error: &Error) -> bool {
-        if error.kind() != ErrorKind::Unavailable || shared.is_closing() {
+        error.kind() == ErrorKind::Unavailable && self.wait(shared, error).await
+    }
+
+    /// Whether to try again after `error`, which passes. Returns when it is time to.
+    pub(super) async fn wait(&mut self, shared: &Shared, error: &Error) -> bool {
+        if shared.is_closing() {
             return false;
         }
-        tracing::warn!(%error, epoch = %shared.epoch, "{} is repeated until the store is back", self.what);
+        tracing::warn!(%error, epoch = %shared.epoch, "{}", self.what);
         shared.context.env.clock().sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSES.1);
         true

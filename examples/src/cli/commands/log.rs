@@ -20,7 +20,7 @@ use crate::table::{Cell, Table};
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// Store the complete pieces of log that lie in this folder, and end; may be repeated with the same folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["flush_after", "sync"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["flush_after", "sync", "spool"])]
     import: Option<PathBuf>,
     /// How long bytes may wait before they are sent to the vault
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
@@ -28,6 +28,38 @@ pub(crate) struct LogArgs {
     /// Send everything at once: for sources whose commits wait for this capture
     #[arg(long, conflicts_with = "flush_after")]
     sync: bool,
+    /// Acknowledge what lies, encrypted and durable, in this folder of this host, and send it from there: a vault that is away then
+    /// stops nothing. Until it was sent, only this host has it
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// How much the spool may take on its disk; when it is full, the source keeps its log [default: 16GiB]
+    #[arg(long, value_name = "SIZE", requires = "spool", value_parser = size)]
+    spool_limit: Option<u64>,
+}
+
+impl LogArgs {
+    fn options(&self) -> LogOptions {
+        let mut options = LogOptions::default().flush_after(if self.sync { Duration::ZERO } else { self.flush_after });
+        options.spool.clone_from(&self.spool);
+        match self.spool_limit {
+            Some(bytes) => options.spool_bytes(bytes),
+            None => options,
+        }
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match &text[end..] {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err("is no size such as 500MiB or 16GiB".to_owned()),
+    };
+    let number: u64 = text[..end].parse().map_err(|e| format!("is no size such as 500MiB or 16GiB: {e}"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| "is too large".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -73,7 +105,7 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Stream, LogAr
         cx.remark_findings(&imported.findings);
         return Ok(());
     }
-    let options = LogOptions::default().flush_after(if args.sync { Duration::ZERO } else { args.flush_after });
+    let options = args.options();
     let mut seen = Vec::new();
     let sink = {
         let capture = run::capture(&repository, source.as_ref(), options, &work);
@@ -99,5 +131,22 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Stream, LogAr
     match durable {
         Some(position) => cx.line(&format!("captured up to {position} of lineage {}", position.lineage)),
         None => cx.line("nothing was captured"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in
+            [("0", 0), ("7", 7), ("3KiB", 3072), ("500MiB", 500 << 20), ("16GiB", 16 << 30), ("1TiB", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GiB", "16 GiB", "16GB", "-1", "1.5GiB", "99999999TiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }
