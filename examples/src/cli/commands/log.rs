@@ -30,7 +30,7 @@ pub(crate) struct LogArgs {
     sync: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text.parse().map_err(|e| format!("is no duration such as 1s or 200ms: {e}"))?;
     Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())
 }
