@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use backup_core::catalog::{BackupRecord, Catalog, Event, ManifestRef, PackId, Totals};
 use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
 use backup_core::env::Env;
+use backup_core::log::{AsOf, LineageRecord, LogEpoch, LogIndex, LogPurpose, NamedPoint, Notation, TimeSample};
 use backup_core::{
     BackupId, Consistency, Finding, Lineage, LogPosition, LossyItem, ServiceId, SessionId, Severity, Snapshot,
 };
@@ -17,6 +18,8 @@ use crate::envelope;
 use crate::journal::{Entry, FORMAT, Genesis, Place, PlainObject};
 use crate::keyring::tests::keyring;
 use crate::layout;
+use crate::log::name::Piece as LogPiece;
+use crate::log::object::{LogObject, sheet};
 use crate::manifest::{Blob, BlockMap, Content, Extent, ManifestEntry, PackUse, PartRef, Root};
 use crate::pack::{Codec, PackBuilder, PackIndex, Piece, Role, Scratch, content_id_of};
 use crate::repository::Description;
@@ -113,6 +116,71 @@ fn journal_entries() {
     let stored = golden("journal-object.hex", &sealed);
     assert_eq!(sealed, stored);
     assert_eq!(envelope::open(&keyring, ObjectKind::Journal, &name, &stored).unwrap(), b"an entry");
+}
+
+fn lineage() -> LineageRecord {
+    LineageRecord::new(Lineage::new("2"), "42", Notation::HexHalves, Env::seeded(0).now())
+        .with_fork(Lineage::new("1"), 0x1_0000_0000)
+        .with_fact("history", "1\t1/0\tno recovery target specified")
+}
+
+#[test]
+fn journal_events_of_the_log() {
+    let now = Env::seeded(0).now();
+    let lineage = lineage();
+    let of = || Lineage::new("2");
+    let ends = [(Lineage::new("1"), 5), (of(), 7)].into();
+    let opened = |epoch, purpose| Event::LogOpened { epoch: LogEpoch(epoch), purpose, at: now };
+    let events = vec![
+        opened(1, LogPurpose::Stream),
+        opened(2, LogPurpose::Import),
+        opened(3, LogPurpose::Compact),
+        Event::LogSealed { epoch: LogEpoch(1), ends, at: now },
+        Event::LineageAdded { record: Box::new(lineage) },
+        Event::LogGap { lineage: of(), start: 1, end: 2, reason: "lost".to_owned(), at: now },
+        Event::LogDamaged {
+            object: "log/2/x".to_owned(),
+            lineage: of(),
+            start: 3,
+            end: 4,
+            problem: "torn".to_owned(),
+            at: now,
+        },
+        Event::LogExpired { lineage: of(), before: 5, at: now },
+    ];
+    let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
+        Entry { number: 2, previous: [3; 32], nonce: [4; 16], at: now, genesis: None, events };
+    check("journal-entry-log.hex", &entry);
+    check("snapshot-moment.hex", &snapshot().with_stopped_at("2026-11-27T04:05:06.789Z".parse().unwrap()));
+}
+
+#[test]
+fn pieces_of_log() {
+    let keyring = keyring(3);
+    let (of, at) = (Lineage::new("2"), Env::seeded(0).now());
+    let piece = LogPiece { epoch: LogEpoch(3), sequence: 4, start: 0x1_0000_0000, end: 0x1_0000_0005 };
+    let name = piece.name(&of).unwrap();
+    assert_eq!(name.as_str(), "log/2/00000003/0000000004-0000000100000000-0000000100000005");
+    let mut index = LogIndex::default();
+    index.samples.push(TimeSample { offset: piece.end, at });
+    index.names.push(NamedPoint { offset: piece.end, name: "before the mistake".to_owned(), at });
+    index.as_of = Some(AsOf(at));
+    let sheet = sheet(&of, &piece, (LogPurpose::Import, Some(lineage())), Some([6; 32]), index);
+    check("log-sheet.hex", &sheet);
+    let hash = keyring.hash_key(keyring.current()).unwrap();
+    let said = minicbor::to_vec(&sheet).unwrap();
+    let mut builder = PackBuilder::named(ObjectKind::Log, name.clone(), &keyring, Vec::new()).unwrap();
+    builder.push(Role::Data, Codec::Raw, b"bytes", 5, content_id_of(hash, b"bytes")).unwrap();
+    builder.push(Role::LogIndex, Codec::Raw, &said, said.len(), content_id_of(hash, &said)).unwrap();
+    let sealed = builder.finish().unwrap().object;
+    let stored = golden("log-object.hex", &sealed);
+    assert_eq!(sealed, stored);
+    let mut scratch = Scratch::new().unwrap();
+    let object = LogObject::of_object(&keyring, &name, &stored, &mut scratch).unwrap();
+    assert_eq!(object.sheet(), &sheet);
+    let range = object.stored(0).unwrap();
+    let content = object.open(0, &stored[range.start as usize..range.end as usize], &mut scratch).unwrap();
+    assert_eq!(content, b"bytes".as_slice());
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod settings;
 mod verify;
 mod witness;
 
+pub use log::compact::{CompactLog, CompactedLog};
 pub use rebuild::{Rebuilt, RecoveredBackup, Skipped};
 pub use repository::{CreateOptions, Repository};
 pub use settings::RepositorySettings;

@@ -119,9 +119,11 @@ pub mod parsers {
 
     use crate::journal::{Entry, Fold};
     use crate::keyring::Keyring;
+    use crate::log::object::LogSheet;
     use crate::manifest::{ManifestEntry, Root, decode_packs, decode_parts};
     use crate::pack::{Codec, Decompressor, PackIndex, Trailer, parse_footer};
     use crate::repository::{Description, parse_key};
+    use crate::store::ObjectName;
 
     /// The plain objects.
     pub fn plain(bytes: &[u8]) {
@@ -141,8 +143,11 @@ pub mod parsers {
         let _ = parse_footer(bytes);
     }
 
-    /// Plaintexts of journals and manifests.
+    /// Plaintexts of journals, manifests and pieces of log.
     pub fn cbor(bytes: &[u8]) {
+        if let Ok(name) = ObjectName::new("log/1/00000001/0000000001-0000000000000000-0000000000000001") {
+            let _ = LogSheet::decode(bytes, &name);
+        }
         let _ = minicbor::decode::<Entry<<Catalog as Fold>::Event>>(bytes);
         let _ = minicbor::decode::<ManifestEntry>(bytes);
         let _ = Root::decode(bytes);

@@ -361,7 +361,12 @@ impl RestoreLog {
             while let Some((_, index)) = pieces.try_next().await? {
                 let here = index.names.iter().filter(|point| point.name == name);
                 let here = here.filter(|point| range.start < point.offset && point.offset <= range.end);
-                found.extend(here.map(|point| (ledger.position(&range.lineage, point.offset), point.at)));
+                for point in here.map(|point| (ledger.position(&range.lineage, point.offset), point.at)) {
+                    // Pieces that were replaced while they were read may tell of it again.
+                    if !found.contains(&point) {
+                        found.push(point);
+                    }
+                }
             }
         }
         Ok(found)

@@ -18,7 +18,7 @@ const MOST_NAMES: usize = 4096;
 const MOST_NAME_BYTES: usize = 256 << 10;
 /// And this many bytes of notes, so that an index stays below 1 MiB. Of a stretch with more the rest is lost, which its engine has
 /// to notice.
-const MOST_NOTE_BYTES: usize = 384 << 10;
+const MOST_NOTE_BYTES: usize = 256 << 10;
 /// What a note takes besides its bytes.
 const NOTE: usize = 16;
 
@@ -108,19 +108,8 @@ impl LogIndex {
 
     /// The index of this piece with `next` behind it.
     pub fn extend(&mut self, next: &Self) {
-        let mut builder = IndexBuilder { index: std::mem::take(self), pending: None };
-        for sample in &next.samples {
-            builder.commit(sample.offset, sample.at);
-        }
-        for name in &next.names {
-            builder.name(name.clone());
-        }
-        for note in &next.notes {
-            builder.note(note.clone());
-        }
-        if let Some(AsOf(at)) = next.as_of {
-            builder.as_of(at);
-        }
+        let mut builder = IndexBuilder { index: std::mem::take(self), ..IndexBuilder::default() };
+        builder.append(next);
         *self = builder.finish();
     }
 }
@@ -131,6 +120,8 @@ pub struct IndexBuilder {
     index: LogIndex,
     /// The newest maximum, which is not far enough from the last sample to be one.
     pending: Option<TimeSample>,
+    /// How far samples are apart, where that is more than usual.
+    wider: Option<SignedDuration>,
 }
 
 impl IndexBuilder {
@@ -146,13 +137,48 @@ impl IndexBuilder {
         }
     }
 
+    /// Adds what is known of a piece that lies behind those before, or overlaps the last one. What both tell is told once.
+    pub fn append(&mut self, next: &LogIndex) {
+        for sample in &next.samples {
+            self.commit(sample.offset, sample.at);
+        }
+        for name in &next.names {
+            if !self.knows(name) {
+                self.name(name.clone());
+            }
+        }
+        for note in &next.notes {
+            if !self.index.notes.iter().rev().take_while(|known| known.offset >= note.offset).any(|known| known == note)
+            {
+                self.note(note.clone());
+            }
+        }
+        if let Some(AsOf(at)) = next.as_of {
+            self.as_of(at);
+        }
+    }
+
+    /// Whether an index can hold the names and notes of `next`, too. What is [appended](Self::append) without room is lost in part.
+    #[must_use]
+    pub fn has_room_for(&self, next: &LogIndex) -> bool {
+        let bytes = |index: &LogIndex| index.names.iter().map(|name| name.name.len()).sum::<usize>();
+        self.index.names.len() + next.names.len() <= MOST_NAMES
+            && bytes(&self.index) + bytes(next) <= MOST_NAME_BYTES
+            && note_bytes(&self.index) + note_bytes(next) <= MOST_NOTE_BYTES
+    }
+
+    fn knows(&self, name: &NamedPoint) -> bool {
+        let near = self.index.names.iter().rev().take_while(|known| known.offset >= name.offset);
+        near.into_iter().any(|known| known == name)
+    }
+
     fn commit(&mut self, offset: u64, at: Timestamp) {
         let most = self.pending.or(self.index.samples.last().copied()).map(|sample| sample.at);
         if most.is_some_and(|most| at <= most) {
             return;
         }
         let sample = TimeSample { offset, at };
-        let apart = self.index.samples.last().is_none_or(|last| at.duration_since(last.at) >= APART);
+        let apart = self.index.samples.last().is_none_or(|last| at.duration_since(last.at) >= self.apart());
         if !apart {
             self.pending = Some(sample);
             return;
@@ -163,26 +189,44 @@ impl IndexBuilder {
         }
         self.index.samples.push(sample);
         if self.index.samples.len() > MOST_SAMPLES {
-            let mut number = 0;
-            let last = self.index.samples.len() - 1;
-            self.index.samples.retain(|_| {
-                number += 1;
-                number % 2 == 1 || number - 1 == last
-            });
+            self.thin();
         }
+    }
+
+    fn apart(&self) -> SignedDuration {
+        self.wider.unwrap_or(APART)
+    }
+
+    /// Drops samples, so that those that stay lie equally far apart over all of the piece, as those to come will.
+    fn thin(&mut self) {
+        let samples = &mut self.index.samples;
+        let (Some(first), Some(last)) = (samples.first().copied(), samples.last().copied()) else { return };
+        let half = i32::try_from(MOST_SAMPLES / 2).unwrap_or(i32::MAX);
+        let apart = self.wider.unwrap_or(APART).max(last.at.duration_since(first.at) / half);
+        let mut kept: Option<Timestamp> = None;
+        samples.retain(|sample| {
+            let far = kept.is_none_or(|kept| sample.at.duration_since(kept) >= apart);
+            let keep = far || *sample == last;
+            if keep {
+                kept = Some(sample.at);
+            }
+            keep
+        });
+        self.wider = Some(apart);
     }
 
     fn name(&mut self, name: NamedPoint) {
         let bytes: usize = self.index.names.iter().map(|known| known.name.len()).sum();
         if self.index.names.len() < MOST_NAMES && bytes + name.name.len() <= MOST_NAME_BYTES {
-            self.index.names.push(name);
+            let behind = self.index.names.partition_point(|known| known.offset <= name.offset);
+            self.index.names.insert(behind, name);
         }
     }
 
     fn note(&mut self, note: Note) {
-        let bytes: usize = self.index.notes.iter().map(|known| known.bytes.len() + NOTE).sum();
-        if bytes + note.bytes.len() + NOTE <= MOST_NOTE_BYTES {
-            self.index.notes.push(note);
+        if note_bytes(&self.index) + note.bytes.len() + NOTE <= MOST_NOTE_BYTES {
+            let behind = self.index.notes.partition_point(|known| known.offset <= note.offset);
+            self.index.notes.insert(behind, note);
         }
     }
 
@@ -204,6 +248,10 @@ impl IndexBuilder {
         }
         self.index
     }
+}
+
+fn note_bytes(index: &LogIndex) -> usize {
+    index.notes.iter().map(|note| note.bytes.len() + NOTE).sum()
 }
 
 #[cfg(test)]
@@ -268,7 +316,8 @@ mod tests {
         let mut builder = IndexBuilder::default();
         (0..100).for_each(|n| builder.add(&note(n, 10_000)));
         let mut first = builder.finish();
-        assert_eq!(first.notes.len(), 39);
+        assert_eq!(first.notes.len(), 26);
+        assert!(!IndexBuilder { index: first.clone(), ..IndexBuilder::default() }.has_room_for(&first));
         let mut builder = IndexBuilder::default();
         builder.add(&note(200, 10));
         first.extend(&builder.finish());
@@ -281,5 +330,37 @@ mod tests {
         let index = index(&commits);
         assert!(index.samples.len() <= MOST_SAMPLES + 1);
         assert_eq!(index.samples.last().unwrap().offset, 20_000);
+        // Nowhere is the index much coarser than elsewhere.
+        let widest = index.samples.windows(2).map(|pair| pair[1].offset - pair[0].offset).max().unwrap();
+        assert!(widest <= 20, "{widest} commits between two samples");
+    }
+
+    #[test]
+    fn what_two_pieces_tell_is_told_once() {
+        let name = |offset, name: &str| NamedPoint { offset, name: name.to_owned(), at: at(0) };
+        let index =
+            |names: Vec<NamedPoint>, as_of| LogIndex { names, as_of: Some(AsOf(at(as_of))), ..Default::default() };
+        let mut builder = IndexBuilder::default();
+        builder.append(&index(vec![name(5, "a"), name(9, "b")], 7));
+        builder.append(&index(vec![name(7, "c"), name(9, "b"), name(9, "d"), name(12, "a")], 6));
+        let index = builder.finish();
+        let told: Vec<_> = index.names.iter().map(|point| (point.offset, point.name.as_str())).collect();
+        assert_eq!(told, [(5, "a"), (7, "c"), (9, "b"), (9, "d"), (12, "a")]);
+        assert_eq!(index.as_of, Some(AsOf(at(7))));
+    }
+
+    #[test]
+    fn room_for_names_is_told_before_one_is_lost() {
+        let names = |count: usize| {
+            let name = NamedPoint { offset: 1, name: "n".repeat(200), at: at(0) };
+            LogIndex { names: vec![name; count], ..Default::default() }
+        };
+        let mut builder = IndexBuilder { index: names(1000), ..Default::default() };
+        assert!(builder.has_room_for(&names(310)) && !builder.has_room_for(&names(311)));
+        builder.append(&LogIndex {
+            names: vec![NamedPoint { offset: 2, name: "m".repeat(200), at: at(0) }; 1],
+            ..Default::default()
+        });
+        assert_eq!(builder.finish().names.len(), 1001);
     }
 }

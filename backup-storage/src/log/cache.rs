@@ -25,6 +25,8 @@ const INDEX_BYTES: u64 = 16 << 20;
 const SEGMENT_BYTES: u64 = 32 << 20;
 /// Objects up to this size are fetched whole for their index alone: a second request would cost more.
 const SMALL: u64 = 64 << 10;
+/// So many segments are fetched one by one and kept: who asks for few may come back.
+const PAGES: usize = 4;
 
 /// What is known of the log objects of one open repository.
 pub(crate) struct LogCache {
@@ -117,12 +119,15 @@ impl LogCache {
             return self.whole(store, &listed.piece.name(lineage)?).await;
         }
         let object = self.object(store, lineage, listed).await?;
-        let numbers: Vec<_> = object.segments(&offsets).collect();
-        let parts = stream::iter(numbers).map(|number| self.segment(store, &object, number));
-        let mut parts = parts.buffered(self.context.shape.transfers);
+        let numbers = object.segments(&offsets);
+        let segments: Vec<Bytes> = if numbers.len() > PAGES {
+            self.stretch(store, &object, numbers.clone()).await?
+        } else {
+            let parts = stream::iter(numbers.clone()).map(|number| self.segment(store, &object, number));
+            parts.buffered(self.context.shape.transfers).try_collect().await?
+        };
         let mut content = Vec::new();
-        let mut number = object.segments(&offsets).start;
-        while let Some(segment) = parts.try_next().await? {
+        for (number, segment) in numbers.zip(segments) {
             let held = object.offsets(number);
             // Both lie inside of a segment.
             let from = offsets.start.clamp(held.start, held.end) - held.start;
@@ -130,9 +135,27 @@ impl LogCache {
             if from < to {
                 content.push(segment.slice(from as usize..to as usize));
             }
-            number += 1;
         }
         Ok(content)
+    }
+
+    /// Many segments in a row, by one request. They are not kept, as those of a whole object are not.
+    async fn stretch(&self, store: &Store, object: &Arc<LogObject>, numbers: Range<u32>) -> Result<Vec<Bytes>> {
+        let (first, last) = (object.stored(numbers.start)?, object.stored(numbers.end.saturating_sub(1))?);
+        let sealed = store.get_range(object.name(), first.start..last.end).await?;
+        let (object, scratches) = (Arc::clone(object), Arc::clone(&self.scratches));
+        blocking(move || {
+            let mut scratch = scratches.take()?;
+            let segments = numbers.map(|number| {
+                let range = object.stored(number)?;
+                let part = sealed.slice((range.start - first.start) as usize..(range.end - first.start) as usize);
+                object.open(number, &part, &mut scratch)
+            });
+            let segments = segments.collect::<Result<Vec<_>>>()?;
+            scratches.give(scratch);
+            Ok(segments)
+        })
+        .await
     }
 
     /// The content of a whole object. Nobody will ask for it again soon, so it is not kept.

@@ -18,6 +18,7 @@
 //! all before `n` less the window were stored, and only inside of the window does a missing object mean that the writer died on it.
 
 pub(crate) mod cache;
+pub(crate) mod compact;
 pub(crate) mod name;
 pub(crate) mod object;
 pub(crate) mod pieces;

@@ -75,6 +75,13 @@ pub(crate) struct Sealed {
     pub(crate) digest: [u8; 32],
 }
 
+/// An object in the making: what was added is sealed, but for less than a segment.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    builder: PackBuilder,
+    gathered: Vec<u8>,
+}
+
 /// Makes log objects, one at a time. Blocking.
 #[derive(Debug)]
 pub(crate) struct Sealer {
@@ -94,28 +101,43 @@ impl Sealer {
     pub(crate) fn seal(&mut self, name: ObjectName, content: &[Bytes], sheet: &LogSheet) -> Result<Sealed> {
         let len: usize = content.iter().map(Bytes::len).sum();
         // What compresses as text or log does leaves half of it; what does not makes the buffer grow once.
-        let buffer = Vec::with_capacity(len / 2 + (8 << 10));
-        let mut builder = PackBuilder::named(ObjectKind::Log, name, &self.keyring, buffer)?;
-        let mut gathered = std::mem::take(&mut self.segment);
-        gathered.clear();
-        for chunk in content {
-            let mut rest: &[u8] = chunk;
-            while !rest.is_empty() {
-                if gathered.is_empty() && rest.len() >= SEGMENT {
-                    let (whole, behind) = rest.split_at(SEGMENT);
-                    self.push(&mut builder, Role::Data, whole)?;
-                    rest = behind;
-                    continue;
-                }
-                let (part, behind) = rest.split_at(rest.len().min(SEGMENT - gathered.len()));
-                gathered.extend_from_slice(part);
-                rest = behind;
-                if gathered.len() == SEGMENT {
-                    self.push(&mut builder, Role::Data, &gathered)?;
-                    gathered.clear();
-                }
+        let mut draft = self.begin(name, len / 2)?;
+        content.iter().try_for_each(|chunk| self.add(&mut draft, chunk))?;
+        self.finish(draft, sheet)
+    }
+
+    /// Begins the object `name`, which will have about `len` bytes.
+    pub(crate) fn begin(&mut self, name: ObjectName, len: usize) -> Result<Draft> {
+        let buffer = Vec::with_capacity(len + (8 << 10));
+        let builder = PackBuilder::named(ObjectKind::Log, name, &self.keyring, buffer)?;
+        self.segment.clear();
+        Ok(Draft { builder, gathered: std::mem::take(&mut self.segment) })
+    }
+
+    /// Adds content to `draft`.
+    pub(crate) fn add(&mut self, draft: &mut Draft, mut content: &[u8]) -> Result<()> {
+        let Draft { builder, gathered } = draft;
+        while !content.is_empty() {
+            if gathered.is_empty() && content.len() >= SEGMENT {
+                let (whole, behind) = content.split_at(SEGMENT);
+                self.push(builder, Role::Data, whole)?;
+                content = behind;
+                continue;
+            }
+            let (part, behind) = content.split_at(content.len().min(SEGMENT - gathered.len()));
+            gathered.extend_from_slice(part);
+            content = behind;
+            if gathered.len() == SEGMENT {
+                self.push(builder, Role::Data, gathered)?;
+                gathered.clear();
             }
         }
+        Ok(())
+    }
+
+    /// Ends `draft`, which says `sheet` about itself.
+    pub(crate) fn finish(&mut self, draft: Draft, sheet: &LogSheet) -> Result<Sealed> {
+        let Draft { mut builder, gathered } = draft;
         if !gathered.is_empty() {
             self.push(&mut builder, Role::Data, &gathered)?;
         }

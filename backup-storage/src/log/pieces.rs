@@ -113,7 +113,7 @@ mod tests {
         let mut line = Line::default();
         for (number, (start, len)) in ranges.iter().enumerate() {
             let piece = Piece { epoch: LogEpoch(1), sequence: number as u64, start: *start, end: start + len };
-            line.pieces.push(Listed { piece, size: 100, spooled: false });
+            line.pieces.push(Listed { piece, size: 100, spooled: false, at: jiff::Timestamp::UNIX_EPOCH });
         }
         line.pieces.sort_by_key(|l| (l.piece.start, std::cmp::Reverse(l.piece.end)));
         let mut best = 0;

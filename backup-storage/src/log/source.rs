@@ -25,6 +25,8 @@ use crate::store::Store;
 
 /// How many indices are fetched at the same time.
 const INDICES: usize = 16;
+/// How many bytes of one piece are fetched at a time: as many as the largest piece of a writer has.
+const STRETCH: u64 = 16 << 20;
 
 /// The log of a repository, as of some moment.
 pub(crate) struct LogReader {
@@ -142,7 +144,10 @@ impl<'a> Reading<'a> {
         };
         while self.planned < self.end && self.ahead.len() < self.reader.cache.context().shape.transfers {
             let Some(listed) = pieces.at(&self.lineage, self.planned, &self.without) else { break };
-            let offsets = self.planned..listed.piece.end.min(self.end);
+            // Large pieces are fetched in stretches of whole segments.
+            let stretch = (self.planned - listed.piece.start) / STRETCH + 1;
+            let most = listed.piece.start.saturating_add(stretch.saturating_mul(STRETCH));
+            let offsets = self.planned..listed.piece.end.min(self.end).min(most);
             self.planned = offsets.end;
             let (reader, lineage) = (self.reader, self.lineage.clone());
             self.ahead.push_back(Box::pin(async move {

@@ -8,6 +8,7 @@ use backup_core::Lineage;
 use backup_core::catalog::Catalog;
 use backup_core::log::{Ledger, LogEpoch, LogPurpose, LogRange, LogState};
 use futures::TryStreamExt;
+use jiff::Timestamp;
 
 use super::name::{self, Piece};
 use super::writer::WINDOW;
@@ -27,6 +28,8 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
     /// Whether it lies in the spool of this host, and not in the vault.
     pub(crate) spooled: bool,
+    /// When it was stored, by the store's clock.
+    pub(crate) at: Timestamp,
 }
 
 /// Every piece of log of a repository, and the state that says which of them count.
@@ -66,11 +69,7 @@ impl Stored {
     }
 
     fn of(generation: u32, catalog: Arc<Catalog>, found: BTreeMap<(Lineage, Piece), Listed>) -> Self {
-        let mut pieces: BTreeMap<Lineage, Vec<Listed>> = BTreeMap::new();
-        for ((lineage, _), listed) in found {
-            pieces.entry(lineage).or_default().push(listed);
-        }
-        Self { generation, catalog, pieces }
+        Self { generation, catalog, pieces: by_lineage(found) }
     }
 
     pub(crate) fn state(&self) -> &LogState {
@@ -143,12 +142,31 @@ impl Stored {
     }
 }
 
+/// The pieces in the vault, whether they count or not: by lineage, each in the order of names.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn list_vault(store: &Store) -> Result<BTreeMap<Lineage, Vec<Listed>>> {
+    let mut found = BTreeMap::new();
+    list(store, false, &mut found).await?;
+    Ok(by_lineage(found))
+}
+
+fn by_lineage(found: BTreeMap<(Lineage, Piece), Listed>) -> BTreeMap<Lineage, Vec<Listed>> {
+    let mut pieces: BTreeMap<Lineage, Vec<Listed>> = BTreeMap::new();
+    for ((lineage, _), listed) in found {
+        pieces.entry(lineage).or_default().push(listed);
+    }
+    pieces
+}
+
 /// Lists the pieces of `store` into `found`. Those of the vault replace those of the spool.
 async fn list(store: &Store, spooled: bool, found: &mut BTreeMap<(Lineage, Piece), Listed>) -> Result<()> {
     let mut objects = store.list(layout::LOG);
     while let Some(object) = objects.try_next().await? {
         if let Some((lineage, piece)) = name::parse(object.name.as_str()) {
-            found.insert((lineage, piece), Listed { piece, size: object.size, spooled });
+            let listed = Listed { piece, size: object.size, spooled, at: object.last_modified };
+            found.insert((lineage, piece), listed);
         }
     }
     Ok(())

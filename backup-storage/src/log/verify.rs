@@ -3,12 +3,16 @@
 //! Which pieces there are is told by their names, so a missing one needs no verification to be noticed: it is a hole. What a
 //! piece holds is read here. One that is not what it must be is written down in the journal: from then on it does not count, and
 //! what it held is a hole like any other.
+//!
+//! Every object names the digest of the one that its writer wrote before it. Where both are read they are compared: an object that was
+//! exchanged for another one of the same name would be found by it. Where the one before was compacted there is nothing to compare.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backup_core::catalog::{Catalog, Event};
 use backup_core::engine::Work;
-use backup_core::log::{BackupPoint, Ledger, LogRange};
+use backup_core::log::{BackupPoint, Ledger, LogEpoch, LogRange};
 use backup_core::observe::Phase;
 use backup_core::repository::VerifyLevel;
 use backup_core::{BackupId, Lineage};
@@ -19,6 +23,7 @@ use super::{LogCache, object};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::blocking;
 use crate::journal::Journal;
+use crate::verify::describe;
 
 /// What is wrong with a piece.
 #[derive(Debug)]
@@ -82,10 +87,17 @@ pub(crate) async fn verify(
         })
         .buffer_unordered(context.shape.transfers)
         .boxed();
-    let mut events = Vec::new();
+    let (mut events, mut chain) = (Vec::new(), Chain::default());
     while let Some((lineage, listed, outcome)) = read.try_next().await? {
         seen.read_bytes += listed.size;
-        let Some(Problem { text: problem, certain }) = outcome else { continue };
+        let Problem { text: problem, certain } = match outcome {
+            Inspected::Gone => continue,
+            Inspected::Sound(link) => {
+                chain.add(lineage, listed, link);
+                continue;
+            }
+            Inspected::Bad(problem) => problem,
+        };
         let object = listed.piece.name(&lineage)?.as_str().to_owned();
         let backups = harmed(&stored, &whole, &listed.piece.range(&lineage));
         if certain {
@@ -99,6 +111,11 @@ pub(crate) async fn verify(
             });
         }
         seen.damages.push(Damaged { object, problem, backups });
+    }
+    for (lineage, listed, problem) in chain.breaks() {
+        // Nobody can tell which of the two is not what its writer wrote, so both count.
+        let backups = harmed(&stored, &whole, &listed.piece.range(lineage));
+        seen.damages.push(Damaged { object: listed.piece.name(lineage)?.as_str().to_owned(), problem, backups });
     }
     if !events.is_empty() {
         journal.commit(events).await?;
@@ -122,33 +139,69 @@ struct Problem {
     certain: bool,
 }
 
-/// What is wrong with a piece, if anything is.
-async fn inspect(cache: &Arc<LogCache>, lineage: &Lineage, listed: &Listed) -> Result<Option<Problem>> {
-    let damaged = |text: String| Some(Problem { text, certain: true });
+/// What a piece turned out to be.
+#[derive(Debug)]
+enum Inspected {
+    /// Compacted since it was listed, or lost: then it is a hole.
+    Gone,
+    Sound(Link),
+    Bad(Problem),
+}
+
+/// A piece's place in what its writer wrote.
+#[derive(Debug)]
+struct Link {
+    /// BLAKE3 of its stored bytes.
+    digest: [u8; 32],
+    /// That of the piece before it, as it says.
+    previous: Option<[u8; 32]>,
+}
+
+/// The sound pieces of all writers.
+#[derive(Debug, Default)]
+struct Chain(BTreeMap<(LogEpoch, u64), (Lineage, Listed, Link)>);
+
+impl Chain {
+    fn add(&mut self, lineage: Lineage, listed: Listed, link: Link) {
+        self.0.insert((listed.piece.epoch, listed.piece.sequence), (lineage, listed, link));
+    }
+
+    /// The pieces that do not follow those before them, where these were read, too.
+    fn breaks(&self) -> impl Iterator<Item = (&Lineage, &Listed, String)> {
+        self.0.iter().filter_map(|((epoch, sequence), (lineage, listed, link))| {
+            let before = sequence.checked_sub(1)?;
+            let (_, _, previous) = self.0.get(&(*epoch, before))?;
+            let problem = format!("it does not follow object {before} of writer {epoch} as that is stored");
+            (link.previous != Some(previous.digest)).then_some((lineage, listed, problem))
+        })
+    }
+}
+
+/// What the piece of `listed` is.
+async fn inspect(cache: &Arc<LogCache>, lineage: &Lineage, listed: &Listed) -> Result<Inspected> {
+    let bad = |text: String, certain: bool| Inspected::Bad(Problem { text, certain });
     let name = listed.piece.name(lineage)?;
     let context = Arc::clone(cache.context());
     let bytes = match context.store.get(&name).await {
         Ok(bytes) => bytes,
-        // Compacted in the meantime, or lost: then it is a hole.
-        Err(e) if e.is_not_found() => return Ok(None),
-        Err(e) if e.kind() == ErrorKind::Damaged => return Ok(damaged(e.to_string())),
+        Err(e) if e.is_not_found() => return Ok(Inspected::Gone),
+        Err(e) if e.kind() == ErrorKind::Damaged => return Ok(bad(describe(e), true)),
         Err(e) => return Err(e),
     };
     let (scratches, piece) = (Arc::clone(cache.scratches()), listed.piece);
     blocking(move || {
         let opened = match object::open_whole(&context.keyring, &name, &bytes, &scratches) {
             Ok(opened) => opened,
-            Err(e) if e.kind() == ErrorKind::Damaged => return Ok(damaged(e.to_string())),
-            Err(e) if e.kind() == ErrorKind::Environment => {
-                return Ok(Some(Problem { text: e.to_string(), certain: false }));
-            }
+            Err(e) if e.kind() == ErrorKind::Damaged => return Ok(bad(describe(e), true)),
+            Err(e) if e.kind() == ErrorKind::Environment => return Ok(bad(describe(e), false)),
             Err(e) => return Err(e),
         };
         let len: u64 = opened.content.iter().map(|part| part.len() as u64).sum();
         let sheet = opened.object.sheet();
-        let fits = (sheet.start, sheet.end) == (piece.start, piece.end) && len == piece.end - piece.start;
-        let text = || format!("it holds {len} bytes from {} to {}", sheet.start, sheet.end);
-        Ok(if fits { None } else { damaged(text()) })
+        if (sheet.start, sheet.end) != (piece.start, piece.end) || len != piece.end - piece.start {
+            return Ok(bad(format!("it holds {len} bytes from {} to {}", sheet.start, sheet.end), true));
+        }
+        Ok(Inspected::Sound(Link { digest: *blake3::hash(&bytes).as_bytes(), previous: sheet.previous }))
     })
     .await
 }

@@ -8,13 +8,18 @@
 //! be told from a committed one only by the [witness](crate::witness) that follows a commit — and a witness may be missing
 //! too, because the writer died between the two. Both are therefore recovered, since an uncommitted backup that is complete
 //! harms nobody while a committed one that is left out is lost; [`RecoveredBackup::witnessed`] tells them apart.
+//!
+//! The log is found by its pieces. It is listed only after the new generation was begun: from then on no log writer of the old one
+//! acknowledges, and no compaction of the old one deletes, so what is listed is all that was ever promised.
 
 mod find;
+mod log;
 
 use std::sync::Arc;
 
 use backup_core::catalog::{BackupRecord, Catalog, Event};
 use backup_core::engine::Work;
+use backup_core::log::LineageRecord;
 use backup_core::observe::{Phase, Unit};
 
 use crate::context::Context;
@@ -22,10 +27,14 @@ use crate::error::{Error, Result};
 use crate::fetch::PackCache;
 use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
 use crate::layout;
+use crate::log::{LogCache, stored};
 use crate::repository::{Description, parse_key};
 use crate::verify::Listing;
 use find::Found;
+use log::FoundLog;
 
+/// How many generations are begun at most because somebody opened a log writer in the one before the log was known to it.
+const TRIES: u32 = 3;
 /// Encoded events per journal entry, in bytes; an entry has room for one more of any size.
 const ENTRY: usize = 64 << 10;
 
@@ -37,6 +46,10 @@ pub struct Rebuilt {
     pub generation: u32,
     /// The backups that the catalog has again, oldest first.
     pub backups: Vec<RecoveredBackup>,
+    /// The lineages of the log that the catalog has again, in the order in which they were met.
+    pub lineages: Vec<LineageRecord>,
+    /// How many log writers it knows again.
+    pub log_writers: u64,
     /// What could not be recovered, and why.
     pub skipped: Vec<Skipped>,
 }
@@ -93,19 +106,37 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
         created_at: context.env.now(),
         objects,
     };
+    let log_cache = LogCache::new(Arc::clone(context));
+    let mut log = FoundLog::default();
+    // Most is learned before the new generation is begun, so that it knows of the log soon afterwards.
+    log.look(&log_cache, &stored::list_vault(&context.store).await?).await?;
     // Numbers are never used twice, also not those of generations that are gone without a trace but what witnesses tell:
     // writers may still remember them.
     let listed = journal.listing().await?.last_key_value().map_or(1, |(generation, _)| *generation);
-    let newest = listed.max(witnessed);
-    let generation =
-        newest.checked_add(1).ok_or_else(|| Error::internal("the catalog cannot have another generation"))?;
+    let mut generation = listed.max(witnessed);
     let mut entries = entries(&backups)?.into_iter();
-    journal.begin(generation, genesis, entries.next().unwrap_or_default()).await?;
+    let first = entries.next().unwrap_or_default();
+    let mut tries = 0;
+    let parts = loop {
+        generation =
+            generation.checked_add(1).ok_or_else(|| Error::internal("the catalog cannot have another generation"))?;
+        tries += 1;
+        journal.begin(generation, genesis.clone(), first.clone()).await?;
+        let parts = log.look(&log_cache, &stored::list_vault(&context.store).await?).await?;
+        if log.commit(journal, generation, &parts, context.env.now()).await? {
+            break parts;
+        }
+        if tries == TRIES {
+            return Err(Error::conflict("log writers are opened while the catalog is rebuilt"));
+        }
+    };
     for events in entries {
         journal.commit(events).await?;
     }
+    let (lineages, log_writers) = (log.lineages(), log.writers());
+    skipped.extend(log.skipped(&parts));
     tracing::info!(generation, backups = backups.len(), skipped = skipped.len(), "the catalog was rebuilt");
-    Ok(Rebuilt { generation, backups, skipped })
+    Ok(Rebuilt { generation, backups, lineages, log_writers, skipped })
 }
 
 /// The events of the new generation, as they go into its entries.

@@ -20,6 +20,7 @@ use crate::fetch::PackCache;
 use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
 use crate::keyring::Keyring;
 use crate::layout;
+use crate::log::compact::{CompactLog, CompactedLog};
 use crate::log::{self, LogCache, LogReader, Stored};
 use crate::reader::BackupReader;
 use crate::rebuild::Rebuilt;
@@ -221,6 +222,24 @@ impl Repository {
     #[tracing::instrument(skip_all, fields(service = %self.context.service))]
     pub async fn rebuild_catalog(&self, work: &Work) -> Result<Rebuilt> {
         crate::rebuild::rebuild(&self.context, &self.journal, work).await
+    }
+
+    /// Merges small objects of the log into larger ones, and deletes those that were replaced. What can be restored, and what is
+    /// known of it, stays the same.
+    ///
+    /// May run at any time: beside a log writer, beside readers, twice at once. Where deletion is refused, as to credentials that may only
+    /// add, that is a finding: what was replaced stays, and is not compacted again.
+    ///
+    /// # Cancel safety
+    /// When dropped, some log may be stored twice. The next run deletes what is spare.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when the catalog was rebuilt meanwhile,
+    /// [`Damaged`](crate::error::ErrorKind::Damaged) when the store does not return what was stored; nothing was deleted for it then.
+    /// [`Unavailable`](crate::error::ErrorKind::Unavailable).
+    #[tracing::instrument(skip_all, fields(service = %self.context.service))]
+    pub async fn compact_log(&self, options: &CompactLog, work: &Work) -> Result<CompactedLog> {
+        log::compact::compact(&self.log_cache, &self.journal, options, work).await
     }
 }
 

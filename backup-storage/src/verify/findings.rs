@@ -56,7 +56,7 @@ impl Findings {
 }
 
 /// An error with its causes on one line.
-pub(super) fn describe(error: Error) -> String {
+pub(crate) fn describe(error: Error) -> String {
     let error = backup_core::Error::from(error);
     let mut text = error.message().to_owned();
     for cause in error.causes() {

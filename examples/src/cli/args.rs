@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::commands::{backup, log, plan, restore, show, verify};
+use super::commands::{backup, compact, log, plan, restore, show, verify};
 use super::engines::{OnEngine, Source, Stream, Target};
 
 const EXIT_CODES: &str = "\
@@ -59,6 +59,8 @@ pub(crate) enum Command {
     /// Capture the change stream until interrupted, or store collected pieces of it
     #[command(subcommand)]
     Log(OnEngine<Stream, log::LogArgs>),
+    /// Merge the small objects of the log into large ones; safe beside a capture
+    Compact(compact::CompactArgs),
     /// List the backups, oldest first
     List,
     /// Show what can be restored, to which moments, and the holes of the log

@@ -187,3 +187,12 @@ async fn orders_about_the_log_that_make_no_sense() {
     let absent = vault.run(&["log", "postgres", "--import", "/nonexistent/archive"]).await;
     assert!(absent.failed(exit::ENVIRONMENT).contains("/nonexistent/archive"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_says_what_it_did() {
+    let vault = Vault::created().await;
+    let done = vault.json(&["compact", "--least-age", "0s", "--most-bytes", "1000000"]).await;
+    assert_eq!((&done["objects_before"], &done["deleted"], &done["findings"]), (&json!(0), &json!(0), &json!([])));
+    let people = vault.run(&["compact"]).await;
+    assert!(people.code == 0 && people.out.contains("objects after"), "{people:?}");
+}

@@ -62,7 +62,7 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "is too large".to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text.parse().map_err(|e| format!("is no duration such as 1s or 200ms: {e}"))?;
     Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())
 }

@@ -1,6 +1,7 @@
 //! One file per command. Each gets a [`Context`] and its own options, and says its result once, at the end.
 
 pub(crate) mod backup;
+pub(crate) mod compact;
 mod init;
 mod list;
 pub(crate) mod log;
@@ -34,6 +35,7 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
         Command::Init => init::run(&mut cx).await,
         Command::Backup(engine) => backup::run(&mut cx, engine).await,
         Command::Log(engine) => log::run(&mut cx, engine).await,
+        Command::Compact(args) => compact::run(&mut cx, args).await,
         Command::List => list::run(&mut cx).await,
         Command::Windows => windows::run(&mut cx).await,
         Command::Show(args) => show::run(&mut cx, args).await,
