@@ -213,6 +213,7 @@ impl Import<'_> {
             offset += piece.len() as u64;
             position.reading.push(Bytes::from(piece), Lsn(0), &mut marks).map_err(|e| named(e.into()))?;
         }
+        position.reading.note(&mut marks).map_err(|e| named(e.into()))?;
         let whole = Lsn(start.0 + size.bytes());
         match position.reading.ended() {
             None if len == size.bytes() && !file.partial => {
