@@ -422,7 +422,10 @@ impl Truth {
         let commits = self.commits.iter().filter(|c| inside(c.0, c.1));
         let commits = commits.map(|(_, offset, millis)| Mark::Commit { offset: *offset, at: at(*millis) });
         let names = self.names.iter().filter(|n| inside(n.0, n.1));
-        let names = names.map(|(_, offset, name)| Mark::Name { offset: *offset, name: name.clone(), at: at(0) });
+        let names = names.flat_map(|(_, offset, name)| {
+            let note = Mark::Note { offset: *offset, bytes: name.clone().into() };
+            [Mark::Name { offset: *offset, name: name.clone(), at: at(0) }, note]
+        });
         commits.chain(names).collect()
     }
 
@@ -438,6 +441,16 @@ impl Truth {
         for window in ledger.windows(points.collect::<Vec<_>>()) {
             let log = RestoreLog::new(Arc::clone(source), window.path.clone());
             answers.push(format!("{window:?} known until {:?}", log.known_until().await.unwrap()));
+            let mut notes = BTreeSet::new();
+            for part in &window.path.ranges {
+                let indices: Vec<_> = source.index(part.clone()).try_collect().await.unwrap();
+                let all = indices.into_iter().flat_map(|(_, index)| index.notes);
+                let inside = all.filter(|note| part.start < note.offset && note.offset <= part.end);
+                notes.extend(inside.map(|note| (part.lineage.clone(), note.offset, note.bytes)));
+            }
+            let on = |n: &&(u64, u64, String)| self.passes(&log, n.0, n.1);
+            let said = self.names.iter().filter(on).map(|n| (lineage(n.0), n.1, n.2.clone().into_bytes()));
+            assert_eq!(notes, said.collect::<BTreeSet<_>>());
             for name in 0..5 {
                 let name = format!("name-{name}");
                 let found: Vec<_> =

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::stream::TryStreamExt;
+
 use super::stage::{Stage, append, at, durable_at, index, lineage, range, store};
 use crate::conformance::repository::RepositoryHarness;
 use crate::engine::RestoreLog;
@@ -16,6 +18,10 @@ fn name(offset: u64, name: &str, second: i64) -> Mark {
     Mark::Name { offset, name: name.to_owned(), at: at(second) }
 }
 
+fn note(offset: u64, text: &'static str) -> Mark {
+    Mark::Note { offset, bytes: text.into() }
+}
+
 fn position(offset: u64) -> LogPosition {
     LogPosition::new(lineage(1), offset, Notation::HexHalves.text(offset))
 }
@@ -25,10 +31,14 @@ pub async fn indices_come_back(harness: &dyn RepositoryHarness) {
     let stage = Stage::new(harness).await;
     let sink = stage.stream(1).await;
     append(sink.as_ref(), 1, 0..100, &[commit(40, 10), commit(60, 8), commit(100, 20)]).await.expect("it is the first");
-    append(sink.as_ref(), 1, 100..200, &[name(150, "before", 25), commit(160, 30)]).await.expect("it goes on");
+    append(sink.as_ref(), 1, 100..200, &[name(150, "before", 25), commit(160, 30), note(170, "first")])
+        .await
+        .expect("it goes on");
     durable_at(sink.as_ref(), 1, 200).await;
     // One range that is larger than a piece.
     let marks = [commit(300, 40), name(3_000_000, "far", 47), commit(3_000_100, 50), name(9_000_200, "before", 60)];
+    let notes = [note(5_000_000, "second"), note(9_000_200, "third"), note(9_000_200, "fourth")];
+    let marks = [&marks[..], &notes].concat();
     store(sink.as_ref(), 1, 200..9_000_200, &marks).await;
     sink.close().await.expect("a writer can be closed");
 
@@ -49,6 +59,16 @@ pub async fn indices_come_back(harness: &dyn RepositoryHarness) {
     assert_eq!(named(log.named("far").await.expect("the index can be read")), [(3_000_000, at(47))]);
     assert_eq!(named(log.named("near").await.expect("the index can be read")), []);
     assert_eq!(log.known_until().await.expect("the index can be read"), Some(at(50)), "the last commit");
+    let mut notes = Vec::new();
+    let mut pieces = log.source().index(range(1, 0..9_000_200));
+    while let Some((_, index)) = pieces.try_next().await.expect("the index can be read") {
+        notes.extend(
+            index.notes.into_iter().map(|note| (note.offset, String::from_utf8_lossy(&note.bytes).into_owned())),
+        );
+    }
+    drop(pieces);
+    let expected = [(170, "first"), (5_000_000, "second"), (9_000_200, "third"), (9_000_200, "fourth")];
+    assert_eq!(notes, expected.map(|(offset, text)| (offset, text.to_owned())), "what the engine says to itself");
     let until = RestoreLog::new(Arc::clone(log.source()), log.path().until(&lineage(1), 200));
     assert_eq!(until.known_until().await.expect("the index can be read"), Some(at(30)), "the last commit before");
 }

@@ -15,6 +15,7 @@ use backup_core::{Error, Finding, Result, Severity, Snapshot};
 use futures::stream::TryStreamExt;
 
 use super::facts::{self, Facts};
+use super::notes::Notes;
 use super::probe::Server;
 use super::settings::ChangeTracking;
 use super::waldir::{self, Seen, WalDir};
@@ -24,8 +25,8 @@ use crate::lsn::{Lsn, TimelineId};
 use crate::page::PAGE_SIZE;
 use crate::wire::Session;
 
-/// So much of the server's own log is read for its newest end, or a quarter of the databases if that is more: reading log costs
-/// what reading data costs.
+/// So much log is read where no note tells what it changed, or a quarter of the databases if that is more: reading log costs what
+/// reading data costs.
 const MOST_TAIL: u64 = 256 << 20;
 /// Blocks in a segment file that the map counts by, as in every packaged server.
 const BLOCKS_PER_SEGMENT: u32 = 131_072;
@@ -140,33 +141,29 @@ async fn search(
     if recognise(cx.log(), &witness, &own).await? != seen {
         return unclear("the log is not the one that the parent was taken with".to_owned());
     }
-    let mut map: Option<ChangeMap> = None;
-    for range in &ranges {
-        if let Some(log) = cx.log() {
-            cx.work().run(noted(&**log, range, &mut map)).await?;
+    let most = server.bytes.map_or(MOST_TAIL, |bytes| MOST_TAIL.max(bytes / 4));
+    let mut map = ChangeMap::new(before.start);
+    if let (Some(log), Some(last)) = (cx.log(), ranges.last()) {
+        let mut notes = Notes::new(&**log, server, map, most);
+        for range in &ranges {
+            cx.work().run(notes.follow(range, range == last)).await?;
         }
-        // What a failed primary had besides is not in the history that goes on.
-        if let Some(map) = &mut map {
-            map.claim_until(Lsn(range.end));
+        map = notes.finish();
+        let end = log.ledger().covered(&last.lineage).containing(last.start).map_or(last.start, |found| found.end);
+        let witness = waldir::witnesses(Lsn(last.start), Lsn(end.min(redo.0)));
+        let witness = LogRange::new(last.lineage.clone(), witness);
+        if witness.is_empty() && ranges.len() > 1 {
+            return unclear(format!("nothing of timeline {timeline} is stored"));
         }
-    }
-    if let (Some(map), Some(last)) = (&map, ranges.last()) {
-        let witness = LogRange::new(last.lineage.clone(), waldir::witnesses(Lsn(last.start), map.end()));
-        let stored = match cx.log() {
-            Some(log) if !witness.is_empty() => stored(&**log, &witness).await?,
-            _ => return unclear(format!("nothing of timeline {timeline} is stored")),
-        };
-        if own.seen(witness.offsets()).await? != stored {
+        if !witness.is_empty() && own.seen(witness.offsets()).await? != stored(&**log, &witness).await? {
             return unclear("the log that was captured is not the server's".to_owned());
         }
     }
-    let mut map = map.unwrap_or_else(|| ChangeMap::new(before.start));
     if map.end() < redo && map.doubt().is_none() {
         let first = ranges.last().map_or(redo, |range| Lsn(range.start));
         if map.end() < first {
             return unclear(Doubt::Gap { from: map.end(), to: first }.to_string());
         }
-        let most = server.bytes.map_or(MOST_TAIL, |bytes| MOST_TAIL.max(bytes / 4));
         let tail = redo.0 - map.end().0;
         if tail > most {
             return unclear(format!("no log was captured from {} on, {tail} bytes before", map.end()));
@@ -228,31 +225,4 @@ fn line(log: Option<&Arc<dyn LogSource>>, before: &Facts, timeline: TimelineId, 
         last.end = redo.0;
     }
     Ok(line)
-}
-
-/// Adds what was noted about `range`.
-async fn noted(log: &dyn LogSource, range: &LogRange, map: &mut Option<ChangeMap>) -> Result<()> {
-    if timeline_of(&range.lineage).is_none() {
-        return Err(Error::damaged(format!("lineage {} is no timeline", range.lineage)));
-    }
-    let mut pieces = log.index(range.clone());
-    while let Some((_, index)) = pieces.try_next().await? {
-        for note in index.notes {
-            let next = ChangeMap::from_bytes(&note.bytes)?;
-            let known = map.as_ref().map_or(Lsn(range.start), ChangeMap::end);
-            if next.end() <= known || next.start().0 >= range.end {
-                continue;
-            }
-            match map {
-                Some(map) => map.merge(&next),
-                None if next.start().0 <= range.start => *map = Some(next),
-                None => {
-                    let mut first = ChangeMap::new(Lsn(range.start));
-                    first.merge(&next);
-                    *map = Some(first);
-                }
-            }
-        }
-    }
-    Ok(())
 }

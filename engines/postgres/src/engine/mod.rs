@@ -8,6 +8,7 @@ mod facts;
 mod label;
 mod local;
 mod log;
+mod notes;
 mod pages;
 mod probe;
 mod protocol;

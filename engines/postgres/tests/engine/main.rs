@@ -16,6 +16,7 @@ mod moments;
 mod network;
 mod pages;
 mod refusals;
+mod resetwal;
 mod roundtrip;
 mod shapes;
 mod standby;

@@ -288,6 +288,7 @@ fn marks(index: &LogIndex, end: u64) -> Vec<Mark> {
     let commits = index.samples.iter().map(|sample| Mark::Commit { offset: sample.offset, at: sample.at });
     let names = index.names.iter();
     let names = names.map(|point| Mark::Name { offset: point.offset, name: point.name.clone(), at: point.at });
+    let notes = index.notes.iter().map(|note| Mark::Note { offset: note.offset, bytes: note.bytes.clone().into() });
     let word = index.as_of.map(|as_of| Mark::AsOf { offset: end, at: as_of.0 });
-    commits.chain(names).chain(word).collect()
+    commits.chain(names).chain(notes).chain(word).collect()
 }
