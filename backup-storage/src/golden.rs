@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use backup_core::catalog::{BackupRecord, Catalog, Event, ManifestRef, PackId, Totals};
 use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
 use backup_core::env::Env;
-use backup_core::log::{AsOf, LineageRecord, LogEpoch, LogIndex, LogPurpose, NamedPoint, Notation, TimeSample};
+use backup_core::log::{AsOf, LineageRecord, LogEpoch, LogIndex, LogPurpose, NamedPoint, Notation, Note, TimeSample};
 use backup_core::{
     BackupId, Consistency, Finding, Lineage, LogPosition, LossyItem, ServiceId, SessionId, Severity, Snapshot,
 };
@@ -19,7 +19,7 @@ use crate::journal::{Entry, FORMAT, Genesis, Place, PlainObject};
 use crate::keyring::tests::keyring;
 use crate::layout;
 use crate::log::name::Piece as LogPiece;
-use crate::log::object::{LogObject, sheet};
+use crate::log::object::{LogObject, LogSheet, sheet};
 use crate::manifest::{Blob, BlockMap, Content, Extent, ManifestEntry, PackUse, PartRef, Root};
 use crate::pack::{Codec, PackBuilder, PackIndex, Piece, Role, Scratch, content_id_of};
 use crate::repository::Description;
@@ -165,6 +165,11 @@ fn pieces_of_log() {
     index.samples.push(TimeSample { offset: piece.end, at });
     index.names.push(NamedPoint { offset: piece.end, name: "before the mistake".to_owned(), at });
     index.as_of = Some(AsOf(at));
+    // As it was before there were notes: read for ever, written no more.
+    let older = sheet(&of, &piece, (LogPurpose::Import, Some(lineage())), Some([6; 32]), index.clone());
+    let stored = golden("log-sheet-before-notes.hex", &[]);
+    assert_eq!(minicbor::decode::<LogSheet>(&stored).unwrap(), older);
+    index.notes.push(Note { offset: piece.end, bytes: b"said".to_vec() });
     let sheet = sheet(&of, &piece, (LogPurpose::Import, Some(lineage())), Some([6; 32]), index);
     check("log-sheet.hex", &sheet);
     let hash = keyring.hash_key(keyring.current()).unwrap();

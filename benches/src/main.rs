@@ -4,6 +4,7 @@
 //! a process of its own so that processor time and memory are its own, and writes the figures as JSON, as a table
 //! and as a drawing. Nothing here is a test: figures are compared, never asserted.
 
+mod changes;
 mod chart;
 mod figures;
 mod postgres;
@@ -36,6 +37,18 @@ enum Bench {
         #[arg(long, default_value = "target/benches")]
         out: PathBuf,
     },
+    /// An increment of a PostgreSQL cluster after 1 % of its pages changed, by the log and by comparing.
+    Changes {
+        /// Size of the database in MB.
+        #[arg(long, default_value_t = 2048)]
+        size: u64,
+        /// Counted runs of each contender.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Where the results are written.
+        #[arg(long, default_value = "target/benches")]
+        out: PathBuf,
+    },
     /// PostgreSQL's log: catching up beside `pg_receivewal`, the lag under load, the time of a synchronous commit.
     Wal {
         /// Log to catch up with, in MB.
@@ -60,6 +73,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Arguments::parse().bench {
         Bench::Postgres { size, runs, out } => runtime.block_on(postgres::run(size, runs, &out)),
+        Bench::Changes { size, runs, out } => runtime.block_on(changes::run(size, runs, &out)),
         Bench::Wal { size, runs, out } => runtime.block_on(wal::run(size, runs, &out)),
         Bench::Child { work } => runtime.block_on(process::work(work)),
     }

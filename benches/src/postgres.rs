@@ -33,8 +33,9 @@ pub(crate) async fn run(size: u64, runs: usize, out: &Path) -> Result<(), Error>
         zstd.push(measure(&Work::Zstd { dir: dir.clone(), out: file.clone() })?);
         std::fs::remove_file(&file)?;
         let vault = scratch.path().join(format!("vault-{round}"));
-        full.push(measure(&Work::Backup { vault: vault.clone(), url: url.clone() })?);
-        again.push(measure(&Work::Backup { vault: vault.clone(), url: url.clone() })?);
+        let backup = Work::Backup { vault: vault.clone(), url: url.clone(), changes: "auto".to_owned() };
+        full.push(measure(&backup)?);
+        again.push(measure(&backup)?);
         let into = scratch.path().canonicalize()?.join("restored");
         back.push(measure(&Work::Restore { vault: vault.clone(), into: into.clone() })?);
         verify.push(measure(&Work::Verify { vault: vault.clone() })?);

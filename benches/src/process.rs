@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backup_core::catalog::BackupRecord;
 use backup_core::engine::{BackupEngine as _, LogContext, LogOptions, LogSink, Work as Context};
 use backup_core::entry::Selector;
 use backup_core::env::{Clock, Env, SystemClock};
@@ -12,7 +13,7 @@ use backup_core::repository::{Repository as _, VerifyLevel};
 use backup_core::run::{BackupOptions, backup, plan_restore, restore};
 use backup_core::{RecoveryTarget, ServiceId};
 use backup_crypto::{Identity, RawKey};
-use backup_postgres::{LogSlot, Lsn, PostgresEngine, PostgresSettings};
+use backup_postgres::{ChangeTracking, LogSlot, Lsn, PostgresEngine, PostgresSettings};
 use backup_storage::store::Store;
 use backup_storage::{CreateOptions, Repository, RepositorySettings};
 use clap::Subcommand;
@@ -26,7 +27,7 @@ type Error = Box<dyn std::error::Error>;
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Work {
     /// A backup into the vault, which is made if it does not exist; incremental when it has one.
-    Backup { vault: PathBuf, url: String },
+    Backup { vault: PathBuf, url: String, changes: String },
     /// A restore of the newest backup.
     Restore { vault: PathBuf, into: PathBuf },
     /// Full verification.
@@ -42,7 +43,7 @@ pub(crate) enum Work {
 impl Work {
     fn arguments(&self) -> Vec<std::ffi::OsString> {
         match self {
-            Self::Backup { vault, url } => vec!["backup".into(), vault.into(), url.into()],
+            Self::Backup { vault, url, changes } => vec!["backup".into(), vault.into(), url.into(), changes.into()],
             Self::Restore { vault, into } => vec!["restore".into(), vault.into(), into.into()],
             Self::Verify { vault } => vec!["verify".into(), vault.into()],
             Self::Capture { vault, url, slot, end } => {
@@ -69,6 +70,8 @@ pub(crate) struct Cost {
     pub(crate) bytes: u64,
     /// Bytes that were stored or written.
     pub(crate) stored: u64,
+    /// Bytes of content that were read, where not all of it was.
+    pub(crate) read: u64,
 }
 
 /// Runs `work` in a process of its own.
@@ -86,8 +89,13 @@ pub(crate) fn measure(work: &Work) -> Result<Cost, Error> {
 pub(crate) async fn work(work: Work) -> Result<(), Error> {
     let clock = SystemClock::default();
     let begun = clock.monotonic();
+    let mut read = 0;
     let (bytes, stored) = match work {
-        Work::Backup { vault, url } => take(&vault, url).await?,
+        Work::Backup { vault, url, changes } => {
+            let record = take(&vault, url, &changes).await?;
+            read = record.snapshot.fact("read_bytes").and_then(|text| text.parse().ok()).unwrap_or(0);
+            (record.data_bytes, record.stored_bytes)
+        }
         Work::Restore { vault, into } => put_back(&vault, into).await?,
         Work::Verify { vault } => {
             let report = open(&vault).await?.verify(VerifyLevel::Full, &Context::default()).await?;
@@ -108,7 +116,7 @@ pub(crate) async fn work(work: Work) -> Result<(), Error> {
         Work::Zstd { dir, out } => yardstick::compress(&dir, &out)?,
     };
     let wall = (clock.monotonic() - begun).as_secs_f64();
-    let cost = Cost { wall, cpu: cpu_seconds()?, rss: peak_mib()?, bytes, stored };
+    let cost = Cost { wall, cpu: cpu_seconds()?, rss: peak_mib()?, bytes, stored, read };
     serde_json::to_writer(std::io::stdout(), &cost)?;
     Ok(())
 }
@@ -137,11 +145,16 @@ async fn made(vault: &Path) -> Result<Repository, Error> {
     Ok(Repository::create(&store, service()?, recipients, CreateOptions::default(), &settings, Env::system()).await?)
 }
 
-async fn take(vault: &Path, url: String) -> Result<(u64, u64), Error> {
+async fn take(vault: &Path, url: String, changes: &str) -> Result<BackupRecord, Error> {
     let repository = made(vault).await?;
-    let engine = PostgresEngine::new(PostgresSettings::default().url(url))?;
+    let tracking = if changes == "never" { ChangeTracking::Never } else { ChangeTracking::Auto };
+    let engine = PostgresEngine::new(PostgresSettings::default().url(url).changes(tracking))?;
     let record = backup(&repository, &engine, BackupOptions::default(), &Context::default()).await?;
-    Ok((record.data_bytes, record.stored_bytes))
+    let doubt = record.snapshot.findings.iter().find(|finding| finding.code == "changes-unknown");
+    match doubt.filter(|_| changes == "log") {
+        Some(doubt) => Err(doubt.to_string().into()),
+        None => Ok(record),
+    }
 }
 
 async fn put_back(vault: &Path, into: PathBuf) -> Result<(u64, u64), Error> {

@@ -2,7 +2,7 @@
 
 use crate::catalog::BackupRecord;
 use crate::engine::{BackupContext, BackupEngine, Work};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{ParentChoice, Repository};
 use crate::snapshot::{Severity, Snapshot};
 
@@ -71,12 +71,16 @@ pub async fn backup(
         }
         ParentChoice::None => ParentChoice::None,
     };
+    // What changed since the parent may stand in the log. A log that cannot be read is no reason against a backup.
+    let mut log = None;
+    if parent != ParentChoice::None && engine.log().is_some() {
+        match work.run(repository.log()).await {
+            Ok(found) => log = Some(found),
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => tracing::warn!(%error, "the log cannot tell what changed since the parent"),
+        }
+    }
     let session = work.run(repository.begin(parent, work)).await?;
-    // What changed since the parent may stand in the log.
-    let log = match session.parent() {
-        Some(_) if engine.log().is_some() => Some(work.run(repository.log()).await?),
-        _ => None,
-    };
     let cx = BackupContext::new(work.clone(), session.sink(), session.parent().cloned()).with_log(log);
     let snapshot = match work.run(engine.backup(&cx)).await.and_then(|snapshot| work.checkpoint().map(|()| snapshot)) {
         Ok(snapshot) => snapshot,

@@ -217,7 +217,14 @@ pub(crate) async fn two_timelines(version: PgVersion) -> Option<Archive> {
     write_ledger(&client, 600).await;
     let mut second = source(version).standby_of(&first).await.unwrap_or_else(|e| panic!("{}", e.full()));
     second.promote().await.unwrap();
-    write_ledger(&second.connect("postgres").await.unwrap(), 1500).await;
+    let client = second.connect("postgres").await.unwrap();
+    write_ledger(&client, 1500).await;
+    // The end is to lie in the middle of a segment, where what the server writes while it stops does not leave it.
+    let far = "select (pg_current_wal_insert_lsn() - '0/0')::bigint % 1048576 not between 262144 and 786432";
+    while client.query_one(far, &[]).await.unwrap().get(0) {
+        client.batch_execute("select pg_logical_emit_message(false, 'test', repeat('x', 100000))").await.unwrap();
+    }
+    drop(client);
     second.stop(StopMode::Fast).await.unwrap();
     let archive = Archive::new();
     archive.copy(&first, |_| true);
