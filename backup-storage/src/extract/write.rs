@@ -50,9 +50,10 @@ pub(super) struct Writer {
     pub(super) offers: Offers,
 }
 
-/// Kibibytes of memory that fetched bytes may take: the rest of the budget is for decoding and for the plan.
+/// Kibibytes of memory that fetched bytes may take: as many packs as are fetched at a time by default, also while the disk holds
+/// everything up. The rest of the budget is for decoding and for the plan.
 pub(super) fn budget(context: &Context) -> usize {
-    usize::try_from(context.shape.memory_budget / 1024 / 2).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
+    usize::try_from(context.shape.memory_budget / 1024 / 4).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 /// A batch that is being written.

@@ -38,7 +38,10 @@ async fn the_newest_segment_may_be_partial_or_cut_off() {
     // What is not there yet does not count, and comes with the rest.
     std::fs::write(&path, &whole[..length / 2]).unwrap();
     let before = feed.end().await.unwrap();
-    assert!(before.position < end.position && before.position.0 <= start.0 + length as u64 / 2, "{before}");
+    assert!(
+        before.position < end.position && before.position.0 <= start.0 + length as u64 / 2,
+        "{before} of {end}, {start} + {length}"
+    );
     let waiting = tokio::spawn(async move { feed.grown(before).await });
     std::fs::write(&path, &whole).unwrap();
     let feed = archive.feed().await;

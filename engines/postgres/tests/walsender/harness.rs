@@ -222,7 +222,10 @@ pub(crate) async fn two_timelines(version: PgVersion) -> Option<Archive> {
     // The end is to lie in the middle of a segment, where what the server writes while it stops does not leave it.
     let far = "select (pg_current_wal_insert_lsn() - '0/0')::bigint % 1048576 not between 262144 and 786432";
     while client.query_one(far, &[]).await.unwrap().get(0) {
-        client.batch_execute("select pg_logical_emit_message(false, 'test', repeat('x', 100000))").await.unwrap();
+        // In records that are smaller than a page.
+        let sql =
+            "select count(pg_logical_emit_message(false, 'test', repeat('x', 1000))) from generate_series(1, 100)";
+        client.batch_execute(sql).await.unwrap();
     }
     drop(client);
     second.stop(StopMode::Fast).await.unwrap();
