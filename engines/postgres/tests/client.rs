@@ -345,9 +345,14 @@ async fn a_clean_shutdown_hands_over_everything() {
         let position = session.identify_system().await.unwrap().position;
         let start = Lsn(position.0 & !0xff_ffff);
         let mut stream = session.copy_both(&format!("START_REPLICATION {start} TIMELINE 1")).await.unwrap();
+        let (streaming, started) = tokio::sync::oneshot::channel();
+        let mut streaming = Some(streaming);
         let follow = async {
             let mut received = start.0;
             while let Some(message) = stream.receive().await.unwrap() {
+                if let Some(streaming) = streaming.take() {
+                    streaming.send(()).unwrap();
+                }
                 let word = |at: usize| u64::from_be_bytes(message[at..at + 8].try_into().unwrap());
                 if message[0] == b'w' {
                     assert_eq!(word(1), received);
@@ -361,7 +366,13 @@ async fn a_clean_shutdown_hands_over_everything() {
             }
             received
         };
-        let (stopped, received) = tokio::join!(server.stop(backup_testkit::StopMode::Fast), follow);
+        // A sender that is told to stop between its reply and its first message dies like any session
+        // (`HandleWalSndInitStopping`); only one that streams hands over the rest first.
+        let stop = async {
+            started.await.unwrap();
+            server.stop(backup_testkit::StopMode::Fast).await
+        };
+        let (stopped, received) = tokio::join!(stop, follow);
         stopped.unwrap();
         assert!(stream.is_shut_down(), "{version}");
         assert!(stream.finish().await.unwrap().is_empty());
