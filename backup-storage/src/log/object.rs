@@ -97,13 +97,13 @@ impl Sealer {
         Ok(Self { keyring: keyring.clone(), hash, compressor: Compressor::new(level)?, segment: Vec::new() })
     }
 
-    /// Seals `content` as the object `name`, which says `sheet` about itself. Content that is not whole segments is put together.
-    pub(crate) fn seal(&mut self, name: ObjectName, content: &[Bytes], sheet: &LogSheet) -> Result<Sealed> {
+    /// Seals `content` as that of the object `name`. Content that is not whole segments is put together.
+    pub(crate) fn draft(&mut self, name: ObjectName, content: &[Bytes]) -> Result<Draft> {
         let len: usize = content.iter().map(Bytes::len).sum();
         // What compresses as text or log does leaves half of it; what does not makes the buffer grow once.
         let mut draft = self.begin(name, len / 2)?;
         content.iter().try_for_each(|chunk| self.add(&mut draft, chunk))?;
-        self.finish(draft, sheet)
+        Ok(draft)
     }
 
     /// Begins the object `name`, which will have about `len` bytes.

@@ -33,7 +33,8 @@ fn sealed(start: u64, content: &[Bytes], record: bool) -> (Sealed, LogSheet) {
     let record = record.then(|| LineageRecord::new(lineage(), "source", Notation::HexHalves, Timestamp::UNIX_EPOCH));
     let sheet = sheet(&lineage(), &piece, (LogPurpose::Import, record), Some([7; 32]), index(piece.end));
     let mut sealer = Sealer::new(&keyring(1), 1).unwrap();
-    (sealer.seal(piece.name(&lineage()).unwrap(), content, &sheet).unwrap(), sheet)
+    let draft = sealer.draft(piece.name(&lineage()).unwrap(), content).unwrap();
+    (sealer.finish(draft, &sheet).unwrap(), sheet)
 }
 
 #[test]
@@ -121,7 +122,8 @@ fn an_object_that_says_what_its_name_does_not_is_damaged() {
     let said =
         |start, len| sheet(&lineage(), &piece(start, len), (LogPurpose::Stream, None), None, LogIndex::default());
     for (sheet, len) in [(said(6, 100), 100), (said(5, 99), 99), (said(5, 100), 99), (said(5, 100), 101)] {
-        let object = sealer.seal(name.clone(), &[content(len)], &sheet).unwrap();
+        let draft = sealer.draft(name.clone(), &[content(len)]).unwrap();
+        let object = sealer.finish(draft, &sheet).unwrap();
         let error = open_whole(&keyring(1), &name, &object.bytes, &scratches).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
     }

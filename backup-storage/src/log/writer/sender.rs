@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backup_core::Lineage;
 use backup_core::log::LineageRecord;
+use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::delivery::{Delivery, Place};
@@ -16,27 +17,27 @@ use crate::error::{Error, Result};
 use crate::log::object::{Sealed, Sealer, sheet};
 use crate::store::Store;
 
-/// How many pieces are sealed and written into a spool at a time: one is written, and the next one is sealed meanwhile.
-const SPOOLED: usize = 2;
-
-/// The thread that seals, and what it has sealed.
+/// A thread that seals, and what it has sealed.
 type Sealing = AbortOnDropHandle<Result<(Sealer, Sealed)>>;
+
+/// The digest of the object before, from the thread that seals it.
+type Previous = oneshot::Receiver<[u8; 32]>;
 
 /// Makes durable what a writer was given.
 pub(super) struct Sender {
     shared: Arc<Shared>,
     spool: Option<Arc<Spool>>,
-    /// None while it is at work.
-    sealer: Option<Sealer>,
-    sealing: Option<Sealing>,
-    /// The number of the last piece.
-    sequence: u64,
+    /// Those that are not at work.
+    sealers: Vec<Sealer>,
+    /// What is being sealed, by the number of the piece, in order. Content is sealed side by side; an object is ended once the one
+    /// before it is, whose digest it repeats.
+    sealing: VecDeque<(u64, Sealing)>,
     /// What is sealed and not on its way.
     sealed: VecDeque<(u64, Sealed)>,
-    /// When it was cut.
+    /// When the last piece was cut.
     cut: Duration,
-    /// Digest of the last sealed object.
-    previous: Option<[u8; 32]>,
+    /// Of the last object that was begun.
+    previous: Option<Previous>,
     /// Lineages that were described in an object of this writer.
     described: BTreeSet<Lineage>,
     delivery: Delivery,
@@ -47,18 +48,20 @@ pub(super) struct Sender {
 impl Sender {
     /// A sender into `spool`, or into `vault` when there is none, of which `most` pieces may be on their way.
     pub(super) fn new(shared: Arc<Shared>, spool: Option<Arc<Spool>>, vault: Store, most: usize) -> Result<Self> {
-        let sealer = Sealer::new(&shared.context.keyring, shared.context.shape.level)?;
+        let shape = shared.context.shape;
+        let workers = shape.workers.clamp(1, most);
+        let sealers = (0..workers).map(|_| Sealer::new(&shared.context.keyring, shape.level)).collect::<Result<_>>()?;
         let (place, most) = match &spool {
-            Some(spool) => (Place::Spool(Arc::clone(spool)), SPOOLED),
+            // One is written, and the next ones are sealed meanwhile.
+            Some(spool) => (Place::Spool(Arc::clone(spool)), workers + 1),
             None => (Place::Vault(vault), most),
         };
         Ok(Self {
             delivery: Delivery::new(Arc::clone(&shared), place),
             shared,
             spool,
-            sealer: Some(sealer),
-            sealing: None,
-            sequence: 0,
+            sealers,
+            sealing: VecDeque::new(),
             sealed: VecDeque::new(),
             cut: Duration::ZERO,
             previous: None,
@@ -78,9 +81,12 @@ impl Sender {
                 return Ok(());
             }
             let shared = Arc::clone(&self.shared);
-            let wait = wait.filter(|_| self.can_seal());
+            let wait = wait.filter(|_| self.can_seal() && self.sealing.is_empty());
             tokio::select! {
-                sealed = finished(&mut self.sealing) => self.take_sealed(sealed?),
+                sealed = finished(&mut self.sealing) => {
+                    let (sequence, sealed) = sealed?;
+                    self.take_sealed(sequence, sealed);
+                }
                 arrived = self.delivery.arrived() => self.acknowledge(arrived?),
                 () = shared.wake.notified() => {}
                 () = shared.context.env.clock().sleep(wait.unwrap_or_default()), if wait.is_some() => {}
@@ -89,7 +95,7 @@ impl Sender {
     }
 
     fn can_seal(&self) -> bool {
-        self.sealer.is_some() && self.delivery.len() < self.most
+        !self.sealers.is_empty() && self.delivery.len() < self.most
     }
 
     /// Starts what can be started. How long the next piece can wait, if there is one.
@@ -100,37 +106,41 @@ impl Sender {
             Some(spool) => (self.cut + spool.pace()).saturating_sub(now),
             None => Duration::ZERO,
         };
-        let mut waiting = self.shared.queue.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut waiting = shared.queue.lock();
         if waiting.closing {
             waiting.queue.flush();
         } else if !pause.is_zero() && !waiting.queue.is_whole() {
             return waiting.queue.wait(now).map(|wait| wait.max(pause));
         }
-        if self.can_seal()
-            && let Some(cut) = waiting.queue.take(now)
-        {
-            let wait = waiting.queue.wait(now);
-            drop(waiting);
+        // What is not whole yet grows while something is being sealed.
+        while self.can_seal() && (self.sealing.is_empty() || waiting.queue.is_whole()) {
+            let Some(cut) = waiting.queue.take(now) else { break };
             self.cut = now;
             self.begin_seal(cut);
-            return wait;
         }
         waiting.queue.wait(now)
     }
 
     fn begin_seal(&mut self, cut: Cut) {
-        let Some(mut sealer) = self.sealer.take() else { return };
+        let Some(mut sealer) = self.sealers.pop() else { return };
         let Cut { lineage, piece, content, index } = cut;
-        self.sequence = piece.sequence;
         self.delivery.expect(lineage.clone(), piece);
         let record = self.describe(&lineage);
-        let (purpose, previous) = (self.shared.purpose, self.previous);
-        self.sealing = Some(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
-            let name = piece.name(&lineage)?;
+        let purpose = self.shared.purpose;
+        let (tell, digest) = oneshot::channel();
+        let previous = self.previous.replace(digest);
+        let sealing = tokio::task::spawn_blocking(move || {
+            let draft = sealer.draft(piece.name(&lineage)?, &content)?;
+            // Begun before this one, so it has a thread.
+            let previous = previous.map(oneshot::Receiver::blocking_recv).transpose().map_err(|_| broken())?;
             let sheet = sheet(&lineage, &piece, (purpose, record), previous, index);
-            let sealed = sealer.seal(name, &content, &sheet)?;
+            let sealed = sealer.finish(draft, &sheet)?;
+            // Nobody waits for the last one.
+            let _ = tell.send(sealed.digest);
             Ok((sealer, sealed))
-        })));
+        });
+        self.sealing.push_back((piece.sequence, AbortOnDropHandle::new(sealing)));
     }
 
     /// What the next object says of its lineage: everything, in the first one.
@@ -139,10 +149,9 @@ impl Sender {
         first.then(|| self.shared.known.lock().record(lineage).cloned()).flatten()
     }
 
-    fn take_sealed(&mut self, (sealer, sealed): (Sealer, Sealed)) {
-        self.sealer = Some(sealer);
-        self.previous = Some(sealed.digest);
-        self.sealed.push_back((self.sequence, sealed));
+    fn take_sealed(&mut self, sequence: u64, (sealer, sealed): (Sealer, Sealed)) {
+        self.sealers.push(sealer);
+        self.sealed.push_back((sequence, sealed));
         self.send();
     }
 
@@ -164,10 +173,16 @@ impl Sender {
     }
 }
 
-/// What is being sealed, when it is done. Never returns while nothing is.
-async fn finished(sealing: &mut Option<Sealing>) -> Result<(Sealer, Sealed)> {
-    let Some(handle) = sealing else { return futures::future::pending().await };
+/// The first piece that is being sealed, when it is done. Never returns while nothing is.
+async fn finished(sealing: &mut VecDeque<(u64, Sealing)>) -> Result<(u64, (Sealer, Sealed))> {
+    let Some((sequence, handle)) = sealing.front_mut() else { return futures::future::pending().await };
     let outcome = handle.await;
-    *sealing = None;
-    outcome.map_err(|e| Error::internal("sealing a piece of log panicked").with_source(e))?
+    let sequence = *sequence;
+    sealing.pop_front();
+    Ok((sequence, outcome.map_err(|e| Error::internal("sealing a piece of log panicked").with_source(e))??))
+}
+
+/// The object before has failed, which is told first.
+fn broken() -> Error {
+    Error::internal("the piece of log before could not be sealed")
 }

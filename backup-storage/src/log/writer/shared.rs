@@ -169,11 +169,13 @@ impl Shared {
             return Ok(false);
         }
         let now = self.now();
-        let before = waiting.queue.wait(now);
+        let (before, whole) = (waiting.queue.wait(now), waiting.queue.is_whole());
         waiting.queue.push(now, range, Bytes::clone(bytes), marks)?;
         waiting.held += len;
-        // The sender sleeps until the first piece is due, and needs to know only of what is due sooner.
-        if waiting.queue.wait(now) < before || before.is_none() {
+        // The sender sleeps until the first piece is due, and needs to know only of what is due sooner; and of the first whole one, which
+        // it takes while it seals others.
+        let sooner = waiting.queue.wait(now) < before || before.is_none();
+        if sooner || waiting.queue.is_whole() != whole {
             self.wake.notify_one();
         }
         Ok(true)
