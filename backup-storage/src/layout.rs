@@ -7,6 +7,7 @@
 //! catalog/<generation %04d>/<number %020d>    the journal; a rebuild begins a new generation
 //! packs/<session>/<number %06d>               packs: content, block maps and manifests
 //! packs/<session>/commit                      witness: which journal entry made this session a backup
+//! purge                                       mark: what lies here without keys is being destroyed
 //! log/<lineage>/<epoch %08d>/<sequence %010d>-<start %016x>-<end %016x>   pieces of log, see [`crate::log`]
 //! ```
 
@@ -25,6 +26,9 @@ pub(crate) const PACKS: &str = "packs";
 pub(crate) const LOG: &str = "log";
 /// The folder of wrapped keys.
 pub(crate) const KEYS: &str = "keys";
+
+/// The mark of a repository that is being destroyed, see [`crate::vault`].
+pub(crate) const PURGE: &str = "purge";
 
 /// The plain description of the repository.
 pub(crate) fn repository() -> Result<ObjectName> {

@@ -28,6 +28,7 @@ mod rebuild;
 mod repository;
 mod session;
 mod settings;
+mod vault;
 mod verify;
 mod witness;
 
@@ -35,3 +36,4 @@ pub use log::compact::{CompactLog, CompactedLog};
 pub use rebuild::{Rebuilt, RecoveredBackup, Skipped};
 pub use repository::{CreateOptions, Repository};
 pub use settings::RepositorySettings;
+pub use vault::{SharedKeys, Vault, VaultKeys};

@@ -7,8 +7,13 @@
 
 mod log;
 mod record;
+mod service;
 
 pub use record::{BackupKind, BackupRecord, ManifestRef, PackId, Totals};
+pub use service::{
+    Actor, Audited, ExpiredBackup, FinishedRun, Hold, Lease, Origin, RestorePurpose, Role, Run, RunPurpose,
+    ServiceChange, ServiceRejected, ServiceSpec, ServiceState, Stage,
+};
 
 use std::collections::BTreeMap;
 
@@ -172,6 +177,100 @@ pub enum Event {
         #[cbor(n(2), with = "crate::cbor::timestamp")]
         at: Timestamp,
     },
+    /// A backup is not kept any more. It cannot be restored from here on, and its content may be collected.
+    #[n(10)]
+    BackupExpired {
+        /// The backup.
+        #[n(0)]
+        backup: BackupId,
+        /// Why, for people.
+        #[n(1)]
+        reason: String,
+        /// Who decided it.
+        #[n(2)]
+        by: Actor,
+        /// When.
+        #[cbor(n(3), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// A backup is kept whatever its age, until the hold is released.
+    #[n(11)]
+    HoldPlaced {
+        /// The backup.
+        #[n(0)]
+        backup: BackupId,
+        /// The name of the hold. The same name again replaces it.
+        #[n(1)]
+        hold: String,
+        /// Why, for people.
+        #[n(2)]
+        reason: String,
+        /// Who wants it.
+        #[n(3)]
+        by: Actor,
+        /// When.
+        #[cbor(n(4), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// A hold ends.
+    #[n(12)]
+    HoldReleased {
+        /// The backup.
+        #[n(0)]
+        backup: BackupId,
+        /// The name of the hold.
+        #[n(1)]
+        hold: String,
+        /// Who ends it.
+        #[n(2)]
+        by: Actor,
+        /// When.
+        #[cbor(n(3), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// Something was decided about the service under management, or happened to it.
+    #[n(13)]
+    Service {
+        /// What.
+        #[n(0)]
+        change: ServiceChange,
+        /// The lease of the runner that does it. It must be the one that is held.
+        #[n(1)]
+        lease: Option<u64>,
+        /// Who.
+        #[n(2)]
+        by: Actor,
+        /// When, by their clock.
+        #[cbor(n(3), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+}
+
+impl Event {
+    /// Whether it is something that is decided about what is stored, and not a part of storing it.
+    #[must_use]
+    pub fn is_decision(&self) -> bool {
+        match self {
+            Self::BackupExpired { .. }
+            | Self::HoldPlaced { .. }
+            | Self::HoldReleased { .. }
+            | Self::Service { .. }
+            | Self::LogExpired { .. } => true,
+            Self::SessionClosed { reason, .. } => *reason == CloseReason::Fenced,
+            _ => false,
+        }
+    }
+
+    /// The events, if all of them are decisions.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput).
+    pub fn decisions(events: Vec<Self>) -> Result<Vec<Self>, Error> {
+        match events.iter().find(|event| !event.is_decision()) {
+            Some(other) => Err(Error::invalid(format!("{other:?} cannot be decided"))),
+            None => Ok(events),
+        }
+    }
 }
 
 /// Where a session stands.
@@ -214,7 +313,7 @@ pub enum Rejected {
     #[error("backup {0} already exists")]
     BackupExists(BackupId),
     /// A backup that is referred to does not exist.
-    #[error("backup {0} is not known")]
+    #[error("backup {0} does not exist")]
     BackupUnknown(BackupId),
     /// A backup refers to a session that nothing is known of.
     #[error("backup {backup} reuses content of session {session}, which is not known")]
@@ -250,6 +349,38 @@ pub enum Rejected {
         /// Its end.
         end: u64,
     },
+    /// A backup is kept by somebody.
+    #[error("backup {backup} is on hold: {hold}")]
+    BackupHeld {
+        /// The backup.
+        backup: BackupId,
+        /// By what.
+        hold: String,
+    },
+    /// A backup has no such hold.
+    #[error("backup {backup} has no hold {hold:?}")]
+    HoldUnknown {
+        /// The backup.
+        backup: BackupId,
+        /// The name.
+        hold: String,
+    },
+    /// A backup is not kept any more.
+    #[error("backup {backup} was expired at {at}: {reason}")]
+    BackupExpired {
+        /// The backup.
+        backup: BackupId,
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// The service is being destroyed.
+    #[error("the service is being purged")]
+    Purging,
+    /// A change of the service does not fit.
+    #[error(transparent)]
+    Service(#[from] ServiceRejected),
 }
 
 impl From<Rejected> for Error {
@@ -264,6 +395,9 @@ pub struct Catalog {
     backups: BTreeMap<BackupId, BackupRecord>,
     sessions: BTreeMap<SessionId, SessionState>,
     log: LogState,
+    expired: BTreeMap<BackupId, ExpiredBackup>,
+    holds: BTreeMap<BackupId, BTreeMap<String, Hold>>,
+    service: Option<Box<ServiceState>>,
 }
 
 impl Catalog {
@@ -278,6 +412,9 @@ impl Catalog {
     /// # Errors
     /// [`Rejected`] when the event does not fit; the state is then unchanged.
     pub fn apply(&mut self, event: &Event) -> Result<(), Rejected> {
+        if self.service.as_ref().is_some_and(|service| service.is_ending()) && !matches!(event, Event::Service { .. }) {
+            return Err(Rejected::Purging);
+        }
         match event {
             Event::SessionOpened { session, at, parent, adopted } => {
                 if self.sessions.contains_key(session) {
@@ -319,8 +456,63 @@ impl Catalog {
             | Event::LogGap { .. }
             | Event::LogDamaged { .. }
             | Event::LogExpired { .. } => log::apply(&mut self.log, event)?,
+            Event::BackupExpired { backup, reason, at, .. } => self.expire(*backup, reason, *at)?,
+            Event::HoldPlaced { backup, hold, reason, by, at } => {
+                self.existing(*backup)?;
+                let placed = Hold { reason: reason.clone(), by: by.clone(), since: *at };
+                self.holds.entry(*backup).or_default().insert(hold.clone(), placed);
+            }
+            Event::HoldReleased { backup, hold, .. } => {
+                let unknown = || Rejected::HoldUnknown { backup: *backup, hold: hold.clone() };
+                let holds = self.holds.get_mut(backup).ok_or_else(unknown)?;
+                holds.remove(hold).ok_or_else(unknown)?;
+                if holds.is_empty() {
+                    self.holds.remove(backup);
+                }
+            }
+            Event::Service { change, lease, by, at } => {
+                service::apply(&mut self.service, (change, *lease), (by, *at), self.holds.len())?;
+            }
         }
         Ok(())
+    }
+
+    /// One backup that somebody has named.
+    ///
+    /// # Errors
+    /// [`Rejected::BackupExpired`] with the reason, or [`Rejected::BackupUnknown`].
+    pub fn existing(&self, backup: BackupId) -> Result<&BackupRecord, Rejected> {
+        let absent = || match self.expired.get(&backup) {
+            Some(expired) => Rejected::BackupExpired { backup, at: expired.at, reason: expired.reason.clone() },
+            None => Rejected::BackupUnknown(backup),
+        };
+        self.backups.get(&backup).ok_or_else(absent)
+    }
+
+    fn expire(&mut self, backup: BackupId, reason: &str, at: Timestamp) -> Result<(), Rejected> {
+        let session = self.existing(backup)?.session;
+        if let Some((hold, _)) = self.holds(backup).next() {
+            return Err(Rejected::BackupHeld { backup, hold: hold.to_owned() });
+        }
+        self.backups.remove(&backup);
+        self.expired.insert(backup, ExpiredBackup { session, reason: reason.to_owned(), at });
+        Ok(())
+    }
+
+    /// The backups that are not kept any more, oldest first.
+    pub fn expired(&self) -> impl DoubleEndedIterator<Item = (BackupId, &ExpiredBackup)> {
+        self.expired.iter().map(|(id, expired)| (*id, expired))
+    }
+
+    /// What keeps `backup` from being expired, by name.
+    pub fn holds(&self, backup: BackupId) -> impl Iterator<Item = (&str, &Hold)> {
+        self.holds.get(&backup).into_iter().flatten().map(|(name, hold)| (name.as_str(), hold))
+    }
+
+    /// The service under management, if it is.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceState> {
+        self.service.as_deref()
     }
 
     /// What the journal tells of the log.
@@ -349,6 +541,7 @@ impl Catalog {
             return Err(Rejected::ReuseUnknown { backup: record.id, session: *session });
         }
         self.sessions.insert(record.session, SessionState::Committed(record.id));
+        self.expired.remove(&record.id);
         self.backups.insert(record.id, record.clone());
         Ok(())
     }

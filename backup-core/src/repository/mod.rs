@@ -2,10 +2,12 @@
 
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
+mod vault;
 mod verify;
 
 #[cfg(any(test, feature = "test-util"))]
-pub use memory::MemoryRepository;
+pub use memory::{MemoryRepository, MemoryVault};
+pub use vault::{Destroyed, Found, Vault};
 pub use verify::{Damage, VerifyLevel, VerifyReport};
 
 use std::fmt::{Debug, Display};
@@ -13,7 +15,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::catalog::{BackupRecord, Catalog};
+use crate::catalog::{BackupRecord, Catalog, Event};
 use crate::engine::{BackupSink, BackupSource, LogOptions, LogSink, LogSource, Work};
 use crate::error::Result;
 use crate::id::{BackupId, ServiceId, SessionId};
@@ -32,6 +34,9 @@ pub enum ParentChoice {
     Backup(BackupId),
 }
 
+/// What makes events of a catalog. It is asked again whenever somebody else was faster.
+pub type Decision<'a> = dyn FnMut(&Catalog) -> Result<Vec<Event>> + Send + 'a;
+
 /// Everything stored for one service.
 #[async_trait]
 pub trait Repository: Debug + Display + Send + Sync + 'static {
@@ -43,6 +48,19 @@ pub trait Repository: Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) or [`Damaged`](crate::ErrorKind::Damaged).
     async fn catalog(&self) -> Result<Arc<Catalog>>;
+
+    /// Commits what `decide` makes of the catalog as of now: all of its events in one step, or none. Returns the catalog afterwards.
+    ///
+    /// Only [decisions](Event::is_decision) can be committed like this; what backups and logs are made of has calls of its own.
+    ///
+    /// # Cancel safety
+    /// When dropped, the events are committed or not; [`catalog`](Self::catalog) tells.
+    ///
+    /// # Errors
+    /// Those of `decide`; [`Conflict`](crate::ErrorKind::Conflict) when its events do not fit the catalog that it was asked about;
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an event that is no decision;
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the store did not say whether they landed.
+    async fn decide(&self, decide: &mut Decision<'_>) -> Result<Arc<Catalog>>;
 
     /// Opens a session: a backup that nobody sees until it is committed.
     ///

@@ -58,7 +58,7 @@ pub async fn backup(
         }
         ParentChoice::Backup(id) => {
             let catalog = work.run(repository.catalog()).await?;
-            let named = catalog.backup(id).ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?;
+            let named = catalog.existing(id).map_err(|absent| Error::invalid(absent.to_string()))?;
             if !own(&named) {
                 let Snapshot { engine: other, source, .. } = &named.snapshot;
                 return Err(Error::invalid(format!(

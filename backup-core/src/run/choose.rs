@@ -50,7 +50,7 @@ impl Choices<'_> {
 
     fn backup(&self, id: BackupId) -> Result<&BackupRecord> {
         let engine = self.name();
-        let backup = self.catalog.backup(id).ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?;
+        let backup = self.catalog.existing(id).map_err(|absent| Error::invalid(absent.to_string()))?;
         if backup.snapshot.engine != engine {
             let other = &backup.snapshot.engine;
             return Err(Error::invalid(format!("backup {id} is of engine {other}, not of {engine}")));

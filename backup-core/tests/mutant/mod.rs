@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use backup_core::catalog::Catalog;
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::log::LogPurpose;
-use backup_core::repository::{BackupSession, Damage, ParentChoice, Repository, VerifyLevel, VerifyReport};
+use backup_core::repository::{BackupSession, Damage, Decision, ParentChoice, Repository, VerifyLevel, VerifyReport};
 use backup_core::{BackupId, Result, ServiceId};
 use parking_lot::Mutex;
 
@@ -89,6 +89,10 @@ impl Repository for Mutant {
             return Ok(Arc::clone(self.seen.lock().get_or_insert(Arc::new(Catalog::new()))));
         }
         Ok(catalog)
+    }
+
+    async fn decide(&self, decide: &mut Decision<'_>) -> Result<Arc<Catalog>> {
+        self.inner.decide(decide).await
     }
 
     async fn begin(&self, parent: ParentChoice, work: &Work) -> Result<Box<dyn BackupSession>> {

@@ -6,10 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup_core::catalog::Catalog;
+use backup_core::catalog::{Catalog, Event, Rejected};
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::env::Env;
-use backup_core::repository::{BackupSession, Damage, ParentChoice, VerifyLevel, VerifyReport};
+use backup_core::repository::{BackupSession, Damage, Decision, ParentChoice, VerifyLevel, VerifyReport};
 use backup_core::{BackupId, ServiceId};
 use backup_crypto::{EpochId, EpochKey, Identity, Recipient, RepositoryId, Suite};
 use futures::TryStreamExt;
@@ -243,6 +243,11 @@ impl Repository {
     }
 }
 
+/// A backup that was named and is not there.
+fn absent(rejected: Rejected) -> Error {
+    Error::invalid(rejected.to_string())
+}
+
 /// Why there is nothing to open.
 async fn missing(store: &Store, service: &ServiceId) -> Result<Error> {
     let rest = store.list("").try_next().await?;
@@ -341,14 +346,17 @@ impl backup_core::repository::Repository for Repository {
         Ok(self.journal.refresh().await?)
     }
 
+    async fn decide(&self, decide: &mut Decision<'_>) -> backup_core::Result<Arc<Catalog>> {
+        let committed = self.journal.commit_by(|_, catalog| Ok(Event::decisions(decide(catalog)?)?)).await?;
+        Ok(committed.1)
+    }
+
     async fn begin(&self, parent: ParentChoice, work: &Work) -> backup_core::Result<Box<dyn BackupSession>> {
         let catalog = self.journal.refresh().await?;
         let parent = match parent {
             ParentChoice::None => None,
             ParentChoice::Newest => catalog.latest().cloned(),
-            ParentChoice::Backup(id) => {
-                Some(catalog.backup(id).cloned().ok_or_else(|| Error::invalid(format!("backup {id} does not exist")))?)
-            }
+            ParentChoice::Backup(id) => Some(catalog.existing(id).map_err(absent)?.clone()),
         };
         let (context, journal) = (Arc::clone(&self.context), Arc::clone(&self.journal));
         Ok(Box::new(Session::begin(context, journal, &self.cache, parent, work).await?))
@@ -356,8 +364,7 @@ impl backup_core::repository::Repository for Repository {
 
     async fn open(&self, backup: BackupId) -> backup_core::Result<Arc<dyn BackupSource>> {
         let catalog = self.journal.refresh().await?;
-        let record = catalog.backup(backup).cloned();
-        let record = record.ok_or_else(|| Error::invalid(format!("backup {backup} does not exist")))?;
+        let record = catalog.existing(backup).map_err(absent)?.clone();
         Ok(Arc::new(BackupReader::open(Arc::clone(&self.context), Arc::clone(&self.cache), record).await?))
     }
 
@@ -410,7 +417,7 @@ impl Repository {
     /// # Errors
     /// [`Conflict`](crate::error::ErrorKind::Conflict) when it has ended already.
     pub async fn fence(&self, session: backup_core::SessionId) -> Result<()> {
-        use backup_core::catalog::{CloseReason, Event};
+        use backup_core::catalog::CloseReason;
         let closed = Event::SessionClosed { session, at: self.context.env.now(), reason: CloseReason::Fenced };
         self.journal.commit(vec![closed]).await.map(drop)
     }

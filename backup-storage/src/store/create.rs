@@ -166,4 +166,9 @@ impl Store {
     pub async fn remove_abandoned(&self, _idle: std::time::Duration) -> Result<u64> {
         Ok(0)
     }
+
+    /// Remote stores have no folders.
+    pub(crate) async fn remove_empty_folders(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -76,6 +76,27 @@ impl Store {
         swept.await.map_err(|error| Error::internal("the sweep of staging files failed").with_source(error))?
     }
 
+    /// Removes what remains on local disk of a store that has no objects any more: staging files and empty folders, its own too. Folders
+    /// that hold something stay. Nothing is to be done on other stores.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    ///
+    /// # Cancel safety
+    /// As [`remove_abandoned`](Self::remove_abandoned).
+    pub(crate) async fn remove_empty_folders(&self) -> Result<()> {
+        let Some(root) = &self.shared.traits.root else { return Ok(()) };
+        self.remove_abandoned(Duration::ZERO).await?;
+        let dir = root.join(&*self.prefix);
+        let removed = tokio::task::spawn_blocking(move || match remove_empty(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => {
+                outcome.map(drop).map_err(|error| Error::io(format!("remove folders of {}", dir.display()), error))
+            }
+        });
+        removed.await.map_err(|error| Error::internal("the removal of folders failed").with_source(error))?
+    }
+
     /// Syncs an object that was found to be ours after a put whose outcome was lost: the put may have linked the
     /// file and failed to sync the directories.
     pub(super) async fn settle(&self, name: &ObjectName) -> Result<()> {
@@ -95,6 +116,19 @@ impl Store {
             Err(error) => Err(Error::internal(format!("sync {full}: the task failed")).with_source(error)),
         }
     }
+}
+
+/// Removes `dir` and the folders in it, as far as there is nothing else. Whether it is gone.
+fn remove_empty(dir: &Path) -> io::Result<bool> {
+    let mut empty = true;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        empty &= entry.file_type()?.is_dir() && remove_empty(&entry.path())?;
+    }
+    if empty {
+        std::fs::remove_dir(dir)?;
+    }
+    Ok(empty)
 }
 
 /// Removes staging files below `dir` last touched before `limit`.

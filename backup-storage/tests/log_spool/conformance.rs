@@ -11,7 +11,7 @@ use backup_core::conformance::repository::RepositoryHarness;
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::env::Env;
 use backup_core::log::{Ledger, LineageRecord, LogEpoch, LogPurpose, LogRange, Mark};
-use backup_core::repository::{BackupSession, ParentChoice, Repository, VerifyLevel, VerifyReport};
+use backup_core::repository::{BackupSession, Decision, ParentChoice, Repository, VerifyLevel, VerifyReport};
 use backup_core::{BackupId, ErrorKind, LogPosition, Result, ServiceId};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -69,6 +69,10 @@ impl Repository for Spooled {
 
     async fn catalog(&self) -> Result<Arc<Catalog>> {
         self.inner.catalog().await
+    }
+
+    async fn decide(&self, decide: &mut Decision<'_>) -> Result<Arc<Catalog>> {
+        self.inner.decide(decide).await
     }
 
     async fn begin(&self, parent: ParentChoice, work: &Work) -> Result<Box<dyn BackupSession>> {

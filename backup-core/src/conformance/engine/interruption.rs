@@ -20,7 +20,7 @@ use crate::engine::{
 use crate::entry::{EntryInfo, EntryKind, EntryMeta, EntryPath, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupId, ServiceId, SessionId};
-use crate::repository::{BackupSession, ParentChoice, Repository, VerifyLevel, VerifyReport};
+use crate::repository::{BackupSession, Decision, ParentChoice, Repository, VerifyLevel, VerifyReport};
 use crate::run::{self, BackupOptions};
 use crate::snapshot::Snapshot;
 
@@ -179,6 +179,10 @@ impl Repository for Tripping {
 
     async fn catalog(&self) -> Result<Arc<Catalog>> {
         self.inner.catalog().await
+    }
+
+    async fn decide(&self, decide: &mut Decision<'_>) -> Result<Arc<Catalog>> {
+        self.inner.decide(decide).await
     }
 
     async fn begin(&self, parent: ParentChoice, work: &Work) -> Result<Box<dyn BackupSession>> {

@@ -12,6 +12,7 @@ mod place;
 mod session;
 mod sink;
 mod source;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,8 +21,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{BackupSession, Damage, ParentChoice, Repository, VerifyLevel, VerifyReport};
-use crate::catalog::{Catalog, CloseReason, Event};
+use super::{BackupSession, Damage, Decision, ParentChoice, Repository, VerifyLevel, VerifyReport};
+use crate::catalog::{Catalog, CloseReason, Event, Rejected};
 use crate::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -30,6 +31,7 @@ use content::Manifest;
 use log::{MemoryLogSink, Piece};
 use session::MemorySession;
 use source::MemorySource;
+pub use vault::MemoryVault;
 
 /// Everything that the handles of one repository share.
 #[derive(Default)]
@@ -114,13 +116,23 @@ impl Repository for MemoryRepository {
         Ok(Arc::new(self.shared.lock().catalog.clone()))
     }
 
+    async fn decide(&self, decide: &mut Decision<'_>) -> Result<Arc<Catalog>> {
+        let mut shared = self.shared.lock();
+        let events = Event::decisions(decide(&shared.catalog)?)?;
+        // All or none.
+        let mut tried = shared.catalog.clone();
+        events.iter().try_for_each(|event| tried.apply(event))?;
+        events.iter().try_for_each(|event| shared.append(event))?;
+        Ok(Arc::new(shared.catalog.clone()))
+    }
+
     async fn begin(&self, parent: ParentChoice, work: &Work) -> Result<Box<dyn BackupSession>> {
         work.checkpoint()?;
         let mut shared = self.shared.lock();
         let parent = match parent {
             ParentChoice::Newest => shared.catalog.latest().cloned(),
             ParentChoice::None => None,
-            ParentChoice::Backup(id) => Some(shared.catalog.backup(id).cloned().ok_or_else(|| unknown(id))?),
+            ParentChoice::Backup(id) => Some(shared.catalog.existing(id).map_err(absent)?.clone()),
         };
         let session = SessionId::mint(work.env());
         shared.append(&Event::SessionOpened {
@@ -141,7 +153,7 @@ impl Repository for MemoryRepository {
 
     async fn open(&self, backup: BackupId) -> Result<Arc<dyn BackupSource>> {
         let shared = self.shared.lock();
-        let record = shared.catalog.backup(backup).cloned().ok_or_else(|| unknown(backup))?;
+        let record = shared.catalog.existing(backup).map_err(absent)?.clone();
         let manifest = shared.manifests.get(&backup).ok_or_else(|| unknown(backup))?;
         Ok(Arc::new(MemorySource::new(record, Arc::clone(manifest))))
     }
@@ -185,6 +197,11 @@ impl Repository for MemoryRepository {
     async fn log(&self) -> Result<Arc<dyn LogSource>> {
         Ok(Arc::new(self.shared.lock().log_source()))
     }
+}
+
+/// A backup that was named and is not there.
+fn absent(rejected: Rejected) -> Error {
+    Error::invalid(rejected.to_string())
 }
 
 fn unknown(backup: BackupId) -> Error {
