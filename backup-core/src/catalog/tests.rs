@@ -244,3 +244,53 @@ proptest! {
         prop_assert_eq!(minicbor::decode::<Event>(&bytes).unwrap(), event);
     }
 }
+
+fn actor() -> Actor {
+    Actor::new(Role::Operator, "o")
+}
+
+fn expired(n: u8) -> Event {
+    let reason = "older than 2 days".to_owned();
+    Event::BackupExpired { backup: BackupId::from_bytes([n; 16]), reason, by: actor(), at: Timestamp::UNIX_EPOCH }
+}
+
+fn held(n: u8, hold: &str) -> Event {
+    Event::HoldPlaced {
+        backup: BackupId::from_bytes([n; 16]),
+        hold: hold.to_owned(),
+        reason: "evidence".to_owned(),
+        by: actor(),
+        at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn released(n: u8, hold: &str) -> Event {
+    Event::HoldReleased {
+        backup: BackupId::from_bytes([n; 16]),
+        hold: hold.to_owned(),
+        by: actor(),
+        at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn a_backup_expires_once_and_only_when_nobody_holds_it() {
+    let id = BackupId::from_bytes([1; 16]);
+    let two = [opened(1), committed(1), held(1, "a"), held(1, "b"), released(1, "a")];
+    let mut catalog = fold(&two).unwrap();
+    let before = catalog.clone();
+    assert_eq!(catalog.apply(&expired(1)), Err(Rejected::BackupHeld { backup: id, hold: "b".to_owned() }));
+    let unknown = Rejected::HoldUnknown { backup: id, hold: "a".to_owned() };
+    assert_eq!(catalog.apply(&released(1, "a")), Err(unknown));
+    assert_eq!(catalog, before);
+    catalog.apply(&released(1, "b")).unwrap();
+    catalog.apply(&expired(1)).unwrap();
+    assert!(catalog.backup(id).is_none() && catalog.latest().is_none());
+    assert_eq!(catalog.expired().map(|(id, _)| id).collect::<Vec<_>>(), [id]);
+    // It can be neither expired again, nor held, nor be anybody's parent, and the reason is told.
+    for event in [expired(1), held(1, "c")] {
+        let refusal = catalog.apply(&event).unwrap_err();
+        assert!(matches!(refusal, Rejected::BackupExpired { .. }) && refusal.to_string().contains("2 days"));
+    }
+    assert_eq!(catalog.apply(&held(2, "c")), Err(Rejected::BackupUnknown(BackupId::from_bytes([2; 16]))));
+}
