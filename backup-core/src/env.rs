@@ -127,6 +127,52 @@ impl Env {
     }
 }
 
+/// A clock that stands still until somebody moves it, and whose sleepers wait until it has come so far: for simulations.
+#[derive(Debug)]
+pub struct SimulatedClock {
+    wall: parking_lot::Mutex<Timestamp>,
+    monotonic: tokio::sync::watch::Sender<Duration>,
+}
+
+impl SimulatedClock {
+    /// A clock that stands at `start`.
+    #[must_use]
+    pub fn at(start: Timestamp) -> Self {
+        Self { wall: parking_lot::Mutex::new(start), monotonic: tokio::sync::watch::Sender::new(Duration::ZERO) }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        self.jump(jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX));
+        self.monotonic.send_modify(|since| *since = since.saturating_add(by));
+    }
+
+    /// Sets the wall clock forward or back, without time passing.
+    pub fn jump(&self, by: jiff::SignedDuration) {
+        let mut wall = self.wall.lock();
+        let end = if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
+        *wall = wall.checked_add(by).unwrap_or(end);
+    }
+}
+
+#[async_trait::async_trait]
+impl Clock for SimulatedClock {
+    fn now(&self) -> Timestamp {
+        *self.wall.lock()
+    }
+
+    fn monotonic(&self) -> Duration {
+        *self.monotonic.borrow()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let mut moved = self.monotonic.subscribe();
+        let until = moved.borrow().saturating_add(duration);
+        // The sender lives as long as the clock that is borrowed here.
+        let _ = moved.wait_for(|since| *since >= until).await;
+    }
+}
+
 #[cfg(any(test, feature = "test-util"))]
 mod manual {
     use super::{Clock, Debug, Duration, Entropy, Timestamp};
@@ -223,6 +269,19 @@ mod tests {
         let clock = ManualClock::at(Timestamp::MAX);
         clock.advance(Duration::from_secs(1));
         assert_eq!(clock.now(), Timestamp::MAX, "time ends, the process does not");
+    }
+
+    #[tokio::test]
+    async fn sleepers_of_a_simulated_clock_wait_until_it_has_come_so_far() {
+        let clock = SimulatedClock::at(Timestamp::UNIX_EPOCH);
+        let mut sleeper = std::pin::pin!(clock.sleep(Duration::from_secs(10)));
+        clock.advance(Duration::from_secs(9));
+        clock.jump(jiff::SignedDuration::from_hours(-24));
+        assert!(futures::poll!(&mut sleeper).is_pending());
+        assert_eq!(clock.now().as_second(), 9 - 86_400);
+        clock.advance(Duration::from_secs(1));
+        assert!(futures::poll!(&mut sleeper).is_ready());
+        assert_eq!(clock.monotonic(), Duration::from_secs(10));
     }
 
     #[test]

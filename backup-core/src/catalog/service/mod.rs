@@ -134,8 +134,8 @@ pub struct ServiceState {
     pub run: Option<Run>,
     /// The last one that ended.
     pub last_run: Option<FinishedRun>,
-    /// When the last scheduled backup that made something was due, and when it began.
-    pub last_scheduled: Option<(Timestamp, Timestamp)>,
+    /// The last one that made a backup, in the order of commits.
+    pub last_made: Option<FinishedRun>,
     /// How many backups in a row have failed.
     pub failures: u32,
     /// The notices that were given in this stage, with their moments.
@@ -203,7 +203,7 @@ impl ServiceState {
             leases: 0,
             run: None,
             last_run: None,
-            last_scheduled: None,
+            last_made: None,
             failures: 0,
             notices: BTreeMap::new(),
             trail: Vec::new(),
@@ -302,10 +302,11 @@ impl ServiceState {
             ServiceChange::RunEnded { backup, problem } => {
                 let run = self.run.take().ok_or(ServiceRejected::NoRun)?;
                 self.failures = if backup.is_some() { 0 } else { self.failures.saturating_add(1) };
-                if backup.is_some() && run.purpose == RunPurpose::Scheduled {
-                    self.last_scheduled = Some((run.due, run.started));
+                let finished = FinishedRun { run, ended: at, backup: *backup, problem: problem.clone() };
+                if backup.is_some() {
+                    self.last_made = Some(finished.clone());
                 }
-                self.last_run = Some(FinishedRun { run, ended: at, backup: *backup, problem: problem.clone() });
+                self.last_run = Some(finished);
             }
             ServiceChange::PlanChanged { plan } => self.spec.plan.clone_from(plan),
             ServiceChange::ScheduleChanged { hour, minute } => {

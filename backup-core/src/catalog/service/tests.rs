@@ -78,11 +78,12 @@ fn one_backup_at_a_time_and_failures_are_counted() {
     assert_eq!(refused(&[created(), started(5), started(6)]), ServiceRejected::RunUnderWay(at(5)));
     assert_eq!(refused(&[created(), made(5)]), ServiceRejected::NoRun);
     let catalog = fold(&[created(), started(5), failed(6), started(7), failed(8)]).unwrap();
-    assert_eq!((catalog.service().unwrap().failures, catalog.service().unwrap().last_scheduled), (2, None));
+    assert_eq!((catalog.service().unwrap().failures, catalog.service().unwrap().last_made.clone()), (2, None));
     let catalog = fold(&[created(), started(5), failed(6), started(7), made(8)]).unwrap();
     let service = catalog.service().unwrap();
-    assert_eq!((service.failures, service.last_scheduled), (0, Some((at(6), at(7)))));
-    assert_eq!(service.last_run.as_ref().unwrap().backup, Some(id));
+    let made = service.last_made.as_ref().unwrap();
+    assert_eq!((service.failures, made.run.due, made.run.started, made.ended), (0, at(6), at(7), at(8)));
+    assert_eq!((made.backup, service.last_run.as_ref()), (Some(id), Some(made)));
 }
 
 #[test]

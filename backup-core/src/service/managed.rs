@@ -1,0 +1,247 @@
+//! One service under management.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::lease::{Held, event};
+use super::platform::{Platform, backup_time};
+use super::role::Action;
+use super::{Notice, facts};
+use crate::catalog::{Actor, Catalog, Event, Rejected, ServiceChange, ServiceRejected, ServiceState};
+use crate::engine::Work;
+use crate::error::{Error, Result};
+use crate::id::{BackupId, ServiceId};
+use crate::repository::Repository;
+
+/// A handle on a service under management. Cheap to clone; all state is in the service's own catalog, so any number of handles in any
+/// number of processes agree.
+///
+/// What people ask for is checked against their role, committed as an event, and done while a lease is held. A process that dies in
+/// the middle leaves what it was doing in the catalog, and the next [`tick`](Self::tick) of anybody finishes it.
+#[derive(Debug, Clone)]
+pub struct ManagedService {
+    pub(super) id: ServiceId,
+    pub(super) platform: Arc<Platform>,
+    pub(super) repository: Arc<dyn Repository>,
+    /// When this handle last asked what is due.
+    pub(super) asked: Arc<Mutex<Option<Timestamp>>>,
+}
+
+impl ManagedService {
+    pub(super) fn new(platform: Arc<Platform>, repository: Arc<dyn Repository>) -> Self {
+        Self { id: repository.service().clone(), platform, repository, asked: Arc::default() }
+    }
+
+    /// Which service.
+    #[must_use]
+    pub fn id(&self) -> &ServiceId {
+        &self.id
+    }
+
+    /// Its repository.
+    #[must_use]
+    pub fn repository(&self) -> &Arc<dyn Repository> {
+        &self.repository
+    }
+
+    /// The catalog, of a service that somebody has created.
+    pub(super) async fn catalog(&self) -> Result<Arc<Catalog>> {
+        let catalog = self.repository.catalog().await?;
+        state_of(&catalog)?;
+        Ok(catalog)
+    }
+
+    /// Work of this platform.
+    pub(super) fn work(&self) -> Work {
+        Work::new(self.platform.env().clone())
+    }
+
+    /// Commits a decision of `actor` that takes no time to carry out, and tells of it.
+    async fn decided(
+        &self,
+        actor: &Actor,
+        action: Action,
+        mut decide: impl FnMut(&ServiceState) -> Result<ServiceChange> + Send,
+    ) -> Result<()> {
+        action.permit(actor)?;
+        let at = self.platform.env().now();
+        let mut decide = |catalog: &Catalog| {
+            let change = decide(state_of(catalog)?)?;
+            Ok(vec![Event::Service { change, lease: None, by: actor.clone(), at }])
+        };
+        let catalog = self.repository.decide(&mut decide).await.map_err(explained)?;
+        self.tell(&catalog).await;
+        Ok(())
+    }
+
+    /// Tells of the last thing that was committed. A notice that is not delivered changes nothing: the audit trail has it.
+    pub(super) async fn tell(&self, catalog: &Catalog) {
+        let Some(last) = catalog.service().and_then(|service| service.trail.last()) else { return };
+        let notice = Notice::Changed(Box::new(last.clone()));
+        if let Err(error) = self.platform.notifier().notify(&self.id, &notice).await {
+            tracing::warn!(service = %self.id, %error, "a notice was not delivered");
+        }
+    }
+
+    /// Tells of something that went wrong and is tried again.
+    pub(super) async fn trouble(&self, text: String) {
+        if let Err(error) = self.platform.notifier().notify(&self.id, &Notice::Trouble { text }).await {
+            tracing::warn!(service = %self.id, %error, "a notice was not delivered");
+        }
+    }
+
+    /// Changes the plan. What the new one keeps is decided by the next tick; a smaller one may expire backups at once.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the plan does not exist for the service or `actor` may not.
+    pub async fn change_plan(&self, actor: &Actor, plan: &str) -> Result<()> {
+        self.decided(actor, Action::Configure, |service| {
+            let profile = self.platform.profile(&service.spec.kind, plan)?;
+            // A time that the user has chosen must mean something on the new plan, too.
+            let time = backup_time(
+                service.spec.backup_hour.map(i64::from),
+                service.spec.backup_minute.map(i64::from),
+            )?;
+            backup_policy::Schedule::new(profile.cadence().clone(), time, self.id.as_str())
+                .map_err(super::platform::refused)?;
+            Ok(ServiceChange::PlanChanged { plan: plan.to_owned() })
+        })
+        .await
+    }
+
+    /// Sets at which hour and minute (UTC) backups begin. None returns to the service's own default. If a backup was made recently, the
+    /// new time may take effect one cycle later.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) that says what is allowed.
+    pub async fn set_schedule(&self, actor: &Actor, hour: Option<i64>, minute: Option<i64>) -> Result<()> {
+        let time = backup_time(hour, minute)?;
+        self.decided(actor, Action::Configure, |service| {
+            let spec = service.spec.clone().with_schedule(time.hour(), time.minute());
+            self.platform.schedule(&self.id, &spec)?;
+            Ok(ServiceChange::ScheduleChanged { hour: time.hour(), minute: time.minute() })
+        })
+        .await
+    }
+
+    /// Notes that the service runs in another provider or zone. Its backups stay where they are.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when `actor` may not.
+    pub async fn move_to(&self, actor: &Actor, zone: &str) -> Result<()> {
+        let change = ServiceChange::Moved { zone: zone.to_owned() };
+        self.decided(actor, Action::Configure, |_| Ok(change.clone())).await
+    }
+
+    /// Stops taking backups for `reason` (`redis_persistence is off`), or takes them again. While they are suspended there is no fork
+    /// either. Stored backups stay as long as the plan keeps them.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when `actor` may not, and for a service whose backups are always on.
+    pub async fn suspend(&self, actor: &Actor, reason: Option<&str>) -> Result<()> {
+        self.decided(actor, Action::Configure, |service| {
+            let profile = self.platform.profile(&service.spec.kind, &service.spec.plan)?;
+            if profile.always_on() && reason.is_some() {
+                return Err(Error::invalid(format!("backups of {} are always on", service.spec.kind)));
+            }
+            Ok(ServiceChange::Suspended { reason: reason.map(str::to_owned) })
+        })
+        .await
+    }
+
+    /// Keeps `backup` whatever its age, until [`release`](Self::release)d under the same name.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when there is no such backup or `actor` may not.
+    pub async fn hold(&self, actor: &Actor, backup: BackupId, name: &str, reason: &str) -> Result<()> {
+        Action::Hold.permit(actor)?;
+        let at = self.platform.env().now();
+        let (hold, reason) = (name.to_owned(), reason.to_owned());
+        let placed = Event::HoldPlaced { backup, hold, reason, by: actor.clone(), at };
+        self.repository.decide(&mut |_| Ok(vec![placed.clone()])).await.map(drop).map_err(explained)
+    }
+
+    /// Ends a hold.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when there is no such hold or `actor` may not.
+    pub async fn release(&self, actor: &Actor, backup: BackupId, name: &str) -> Result<()> {
+        Action::Hold.permit(actor)?;
+        let released =
+            Event::HoldReleased { backup, hold: name.to_owned(), by: actor.clone(), at: self.platform.env().now() };
+        self.repository.decide(&mut |_| Ok(vec![released.clone()])).await.map(drop).map_err(explained)
+    }
+
+    /// Deletes the service. Its backups stay for the grace period, in which it can be [recovered](Self::recover). Its machines are given
+    /// up by the next tick.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when it is deleted already, is just being powered off, or `actor` may not.
+    pub async fn delete(&self, actor: &Actor) -> Result<()> {
+        self.decided(actor, Action::Delete, |_| Ok(ServiceChange::Deleted { reason: None })).await
+    }
+
+    /// Calls a deleted service back. It is off then; [`power_on`](Self::power_on) restores it. A billable event.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when it is not deleted, when it is too late, or `actor` may not.
+    pub async fn recover(&self, actor: &Actor) -> Result<()> {
+        let (lifecycle, now) = (self.platform.lifecycle(), self.platform.env().now());
+        self.decided(actor, Action::Recover, |service| {
+            facts::lifecycle(service).recover(lifecycle, now).map_err(super::platform::refused)?;
+            Ok(ServiceChange::Recovered)
+        })
+        .await
+    }
+
+    /// Takes the lease.
+    pub(super) async fn lease(&self) -> Result<Held<'_>> {
+        Held::take(&self.platform, &self.repository).await
+    }
+
+    /// Commits a change of `actor` and takes the lease to carry it out, in one step.
+    pub(super) async fn begin(&self, actor: &Actor, change: ServiceChange) -> Result<Held<'_>> {
+        let held = self.lease().await.map_err(explained)?;
+        let begun = Event::Service { change, lease: None, by: actor.clone(), at: self.platform.env().now() };
+        match held.commit_with(Vec::new(), |_| Ok(vec![begun.clone()])).await {
+            Ok(catalog) => {
+                self.tell(&catalog).await;
+                Ok(held)
+            }
+            Err(error) => {
+                held.release().await;
+                Err(explained(error))
+            }
+        }
+    }
+
+    /// An event of the platform itself, outside of a lease.
+    pub(super) fn own(&self, change: ServiceChange) -> Event {
+        event(&self.platform, None, change)
+    }
+}
+
+/// The state of the service.
+///
+/// # Errors
+/// Conflict, when nobody has created it.
+pub(super) fn state_of(catalog: &Catalog) -> Result<&ServiceState> {
+    catalog.service().ok_or_else(|| Rejected::from(ServiceRejected::NotCreated).into())
+}
+
+/// A decision that the state of the service does not allow is the asker's mistake; that somebody else is at work is not.
+pub(super) fn explained(error: Error) -> Error {
+    let rejected = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Rejected>());
+    match rejected {
+        Some(Rejected::Service(
+            ServiceRejected::LeaseHeld { .. }
+            | ServiceRejected::LeaseLost(_)
+            | ServiceRejected::LeaseTaken(_)
+            | ServiceRejected::RunUnderWay(_),
+        ))
+        | None => error,
+        Some(rejected) => Error::invalid(rejected.to_string()),
+    }
+}
