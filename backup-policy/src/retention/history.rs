@@ -1,0 +1,136 @@
+//! The tree of histories, and the backups that lie on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::claims::horizon;
+use super::{Facts, LineageKey};
+
+/// A good backup with a position.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Base {
+    pub(super) offset: u64,
+    pub(super) ended: Timestamp,
+    /// In the facts.
+    pub(super) index: usize,
+}
+
+/// One history.
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) key: LineageKey,
+    /// Number and offset of the one that it was forked from.
+    parent: Option<(usize, u64)>,
+    /// Backups on it that count, by their ends.
+    bases: Vec<Base>,
+    /// Of the backups on it that claim to be of the future the one with the lowest offset.
+    pub(super) refused: Option<Base>,
+    /// The last moment that anything on it tells of, believed or not: the later, the longer it is kept.
+    pub(super) last: Timestamp,
+    /// Where its own log begins.
+    pub(super) start: u64,
+}
+
+/// All histories, numbered.
+pub(super) struct Histories {
+    all: Vec<History>,
+    numbers: BTreeMap<LineageKey, usize>,
+    pub(super) following: Option<usize>,
+}
+
+impl Histories {
+    /// `order` are the indices of the backups that count, by their ends.
+    pub(super) fn new<Id>(facts: &Facts<Id>, order: &[usize], now: Timestamp) -> Self {
+        let mut histories = Self { all: Vec::new(), numbers: BTreeMap::new(), following: None };
+        histories.add_logs(facts);
+        histories.following = match facts.following {
+            Some(key) => Some(histories.number(key)),
+            None => histories.latest_leaf(facts),
+        };
+        let base = |index: &usize| {
+            let backup = facts.backups.get(*index)?;
+            let position = backup.position?;
+            Some((position.lineage, Base { offset: position.offset, ended: backup.ended, index: *index }))
+        };
+        for (key, base) in order.iter().filter_map(base) {
+            let number = histories.number(key);
+            let history = &mut histories.all[number];
+            history.last = history.last.max(base.ended);
+            history.bases.push(base);
+        }
+        let horizon = horizon(now);
+        let future = |index: &usize| facts.backups[*index].good && facts.backups[*index].ended > horizon;
+        for (key, base) in (0..facts.backups.len()).filter(future).filter_map(|index| base(&index)) {
+            let number = histories.number(key);
+            let history = &mut histories.all[number];
+            history.last = history.last.max(base.ended);
+            if history.refused.is_none_or(|known| base.offset < known.offset) {
+                history.refused = Some(base);
+            }
+        }
+        histories
+    }
+
+    fn add_logs<Id>(&mut self, facts: &Facts<Id>) {
+        for log in &facts.logs {
+            let number = self.number(log.lineage);
+            if let (Some(fork), None) = (log.parent, self.all[number].parent) {
+                let parent = self.number(fork.lineage);
+                // A tree has no circles; a link that would close one is not believed.
+                if !self.path(parent).any(|(ancestor, _)| ancestor == number) {
+                    self.all[number].parent = Some((parent, fork.offset));
+                }
+            }
+            let history = &mut self.all[number];
+            let ranges = log.ranges.iter();
+            history.last = ranges.clone().map(|range| range.last).fold(history.last, Timestamp::max);
+            let fork = history.parent.map(|(_, offset)| offset);
+            let start = ranges.map(|range| range.start).chain(fork).min().unwrap_or(0);
+            history.start = history.start.min(start);
+        }
+    }
+
+    /// The history with the latest log of those that no other one was forked from. Nothing of it depends on the present.
+    fn latest_leaf<Id>(&self, facts: &Facts<Id>) -> Option<usize> {
+        let parents: BTreeSet<usize> = self.all.iter().filter_map(|history| Some(history.parent?.0)).collect();
+        let leaves = facts.logs.iter().map(|log| self.numbers[&log.lineage]).filter(|number| !parents.contains(number));
+        leaves.max_by_key(|number| (self.all[*number].last, self.all[*number].key))
+    }
+
+    /// The number of a history; one that is not known gets one.
+    fn number(&mut self, key: LineageKey) -> usize {
+        *self.numbers.entry(key).or_insert_with(|| {
+            let (last, start) = (Timestamp::MIN, u64::MAX);
+            self.all.push(History { key, parent: None, bases: Vec::new(), refused: None, last, start });
+            self.all.len() - 1
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn get(&self, number: usize) -> &History {
+        &self.all[number]
+    }
+
+    pub(super) fn find(&self, key: LineageKey) -> Option<usize> {
+        self.numbers.get(&key).copied()
+    }
+
+    /// The history and those it descends from, each with the offset at which the path leaves it.
+    pub(super) fn path(&self, number: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
+        std::iter::successors(Some((number, u64::MAX)), |(number, _)| self.all[*number].parent)
+    }
+
+    /// The backups on a history that lie before `limit`, newest first.
+    pub(super) fn bases(&self, number: usize, limit: u64) -> impl Iterator<Item = &Base> + '_ {
+        self.all[number].bases.iter().rev().filter(move |base| base.offset <= limit)
+    }
+
+    /// The nearest backup from which the history can be reached, with its own history.
+    pub(super) fn serving(&self, number: usize) -> Option<(usize, Base)> {
+        self.path(number).find_map(|(on, limit)| Some((on, *self.bases(on, limit).next()?)))
+    }
+}
