@@ -29,6 +29,7 @@ pub mod observe;
 mod position;
 pub mod repository;
 pub mod run;
+pub mod service;
 mod snapshot;
 mod target;
 

@@ -12,4 +12,4 @@ pub use restore::{RestorePlan, check, plan_restore, restore};
 pub use windows::{Restorable, TimedWindow, windows};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

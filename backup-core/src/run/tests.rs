@@ -20,7 +20,7 @@ use crate::repository::{MemoryRepository, ParentChoice, Repository};
 use crate::snapshot::{Consistency, Finding, Severity, Snapshot};
 use crate::target::{Goal, RecoveryTarget};
 
-mod lines;
+pub(crate) mod lines;
 mod log;
 
 /// An engine whose deployment is one text.
@@ -138,7 +138,7 @@ impl BackupEngine for Text {
     }
 }
 
-fn path(name: &str) -> EntryPath {
+pub(crate) fn path(name: &str) -> EntryPath {
     EntryPath::new(name).unwrap()
 }
 

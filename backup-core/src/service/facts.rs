@@ -121,5 +121,6 @@ pub(super) fn notice_name(notice: &Notice) -> String {
 pub(super) fn sent(service: &ServiceState, policy: &LifecyclePolicy) -> Vec<SentNotice> {
     let Some(deadline) = lifecycle(service).deadline(policy) else { return Vec::new() };
     let all = policy.notices().iter().map(|before| Notice { deadline, before: *before });
-    all.filter_map(|notice| service.notices.get(&notice_name(&notice)).map(|at| SentNotice { notice, at: *at })).collect()
+    all.filter_map(|notice| service.notices.get(&notice_name(&notice)).map(|at| SentNotice { notice, at: *at }))
+        .collect()
 }

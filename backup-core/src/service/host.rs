@@ -44,11 +44,18 @@ pub trait ServiceHost: Debug + Send + Sync + 'static {
     /// When there is no machine for it.
     async fn provision(&self, service: &ServiceId, spec: &ServiceSpec) -> Result<Arc<dyn BackupEngine>>;
 
-    /// Starts what was restored. Returns once it has replayed its log and serves.
+    /// Starts what was restored, or stopped. Returns once it has replayed its log and serves. One that runs is let to serve again.
     ///
     /// # Errors
     /// When it does not come up.
     async fn start(&self, service: &ServiceId, spec: &ServiceSpec) -> Result<()>;
+
+    /// Keeps clients out, so that nothing is written any more while the last of it is stored. Ends with [`stop`](Self::stop), or with
+    /// [`start`](Self::start) when the deployment stays on after all.
+    ///
+    /// # Errors
+    /// When somebody may still be writing.
+    async fn quiesce(&self, service: &ServiceId, spec: &ServiceSpec) -> Result<()>;
 
     /// Stops the deployment, cleanly if it can. One that does not run counts as stopped. Its data stays until it is discarded.
     ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::lease::{Held, event};
+use super::lease::Held;
 use super::platform::{Platform, backup_time};
 use super::role::Action;
 use super::{Notice, facts};
@@ -27,11 +27,13 @@ pub struct ManagedService {
     pub(super) repository: Arc<dyn Repository>,
     /// When this handle last asked what is due.
     pub(super) asked: Arc<Mutex<Option<Timestamp>>>,
+    /// When this handle last looked for what is not kept any more.
+    pub(super) swept: Arc<Mutex<Option<Timestamp>>>,
 }
 
 impl ManagedService {
     pub(super) fn new(platform: Arc<Platform>, repository: Arc<dyn Repository>) -> Self {
-        Self { id: repository.service().clone(), platform, repository, asked: Arc::default() }
+        Self { id: repository.service().clone(), platform, repository, asked: Arc::default(), swept: Arc::default() }
     }
 
     /// Which service.
@@ -100,10 +102,7 @@ impl ManagedService {
         self.decided(actor, Action::Configure, |service| {
             let profile = self.platform.profile(&service.spec.kind, plan)?;
             // A time that the user has chosen must mean something on the new plan, too.
-            let time = backup_time(
-                service.spec.backup_hour.map(i64::from),
-                service.spec.backup_minute.map(i64::from),
-            )?;
+            let time = backup_time(service.spec.backup_hour.map(i64::from), service.spec.backup_minute.map(i64::from))?;
             backup_policy::Schedule::new(profile.cadence().clone(), time, self.id.as_str())
                 .map_err(super::platform::refused)?;
             Ok(ServiceChange::PlanChanged { plan: plan.to_owned() })
@@ -215,11 +214,6 @@ impl ManagedService {
                 Err(explained(error))
             }
         }
-    }
-
-    /// An event of the platform itself, outside of a lease.
-    pub(super) fn own(&self, change: ServiceChange) -> Event {
-        event(&self.platform, None, change)
     }
 }
 

@@ -104,10 +104,7 @@ mod tests {
     fn what_each_role_may_do() {
         let of = |role| Action::ALL.into_iter().filter(|action| action.is_for(role)).collect::<Vec<_>>();
         use Action as A;
-        assert_eq!(
-            of(Role::Owner),
-            [A::Create, A::View, A::Configure, A::BackUp, A::Power, A::Fork, A::Delete]
-        );
+        assert_eq!(of(Role::Owner), [A::Create, A::View, A::Configure, A::BackUp, A::Power, A::Fork, A::Delete]);
         assert_eq!(
             of(Role::Operator),
             [A::Create, A::View, A::Configure, A::BackUp, A::Power, A::Repair, A::Fork, A::Hold, A::Delete, A::Recover]

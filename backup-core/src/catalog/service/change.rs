@@ -298,9 +298,9 @@ pub enum ServiceChange {
     /// It was restored and runs.
     #[n(14)]
     Restored {
-        /// The backup that it began with.
+        /// The backup that it began with. None when there was none, and its owner had accepted that.
         #[n(0)]
-        backup: BackupId,
+        backup: Option<BackupId>,
     },
     /// It was deleted. Its backups stay for a while.
     #[n(15)]
@@ -322,6 +322,9 @@ pub enum ServiceChange {
         #[n(0)]
         notice: String,
     },
+    /// Its machines and their disks were given up.
+    #[n(19)]
+    Discarded,
 }
 
 impl ServiceChange {
@@ -345,6 +348,7 @@ impl ServiceChange {
             Self::Recovered => "be recovered",
             Self::PurgeBegun => "be purged",
             Self::NoticeSent { .. } => "be given notice",
+            Self::Discarded => "be discarded",
         }
     }
 }

@@ -138,6 +138,8 @@ pub struct ServiceState {
     pub last_made: Option<FinishedRun>,
     /// How many backups in a row have failed.
     pub failures: u32,
+    /// Whether its machines and their disks were given up.
+    pub discarded: bool,
     /// The notices that were given in this stage, with their moments.
     pub notices: BTreeMap<String, Timestamp>,
     /// Everything but leases, oldest first.
@@ -205,6 +207,7 @@ impl ServiceState {
             last_run: None,
             last_made: None,
             failures: 0,
+            discarded: false,
             notices: BTreeMap::new(),
             trail: Vec::new(),
         }
@@ -260,7 +263,8 @@ impl ServiceState {
                 | C::LeaseRenewed { .. }
                 | C::LeaseReleased,
                 _,
-            ) => self.stage,
+            )
+            | (C::Discarded, Stage::Off { .. } | Stage::Deleted { .. } | Stage::Purging { .. }) => self.stage,
             (_, stage) => {
                 return Err(ServiceRejected::WrongStage { stage: stage.to_string(), change: change.name() });
             }
@@ -315,6 +319,8 @@ impl ServiceState {
             }
             ServiceChange::Moved { zone } => self.spec.zone.clone_from(zone),
             ServiceChange::Suspended { reason } => self.suspended.clone_from(reason),
+            ServiceChange::Discarded => self.discarded = true,
+            ServiceChange::RestoreBegun { .. } => self.discarded = false,
             ServiceChange::NoticeSent { notice } => {
                 self.notices.entry(notice.clone()).or_insert(at);
             }

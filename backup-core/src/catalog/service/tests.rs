@@ -95,7 +95,7 @@ fn a_life_goes_through_its_stages_in_order() {
         change(2, ServiceChange::PoweredOff { loss: None }),
         change(3, ServiceChange::NoticeSent { notice: "off for long".to_owned() }),
         change(4, ServiceChange::RestoreBegun { purpose: RestorePurpose::PowerOn }),
-        change(5, ServiceChange::Restored { backup: BackupId::from_bytes([1; 16]) }),
+        change(5, ServiceChange::Restored { backup: Some(BackupId::from_bytes([1; 16])) }),
         change(6, ServiceChange::Deleted { reason: None }),
         change(7, ServiceChange::Recovered),
         change(8, ServiceChange::Deleted { reason: None }),

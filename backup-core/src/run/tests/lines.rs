@@ -25,26 +25,26 @@ use crate::position::{Lineage, LogPosition};
 use crate::snapshot::{Consistency, Finding, Snapshot};
 use crate::target::Goal;
 
-pub(super) fn lineage(number: u64) -> Lineage {
+pub(crate) fn lineage(number: u64) -> Lineage {
     Lineage::new(number.to_string())
 }
 
-pub(super) fn millis(at: i64) -> Timestamp {
+pub(crate) fn millis(at: i64) -> Timestamp {
     Timestamp::from_millisecond(at).unwrap()
 }
 
 /// One line and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    pub(super) at: Timestamp,
-    pub(super) kind: char,
-    pub(super) name: String,
+pub(crate) struct Line {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) kind: char,
+    pub(crate) name: String,
 }
 
 /// The lines of `text`, whose first byte has offset `start`.
-pub(super) fn lines(start: u64, text: &[u8]) -> Vec<Line> {
+pub(crate) fn lines(start: u64, text: &[u8]) -> Vec<Line> {
     let mut at = start;
     let text = std::str::from_utf8(text).unwrap();
     let line = |line: &str| {
@@ -75,7 +75,7 @@ struct Branch {
 }
 
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     descriptor: EngineDescriptor,
     source: &'static str,
     branches: Mutex<Vec<Branch>>,
@@ -86,7 +86,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn of(source: &'static str) -> Self {
+    pub(crate) fn of(source: &'static str) -> Self {
         Self {
             descriptor: EngineDescriptor::new("lines", "Lines", Consistency::PointInTime, "nothing"),
             source,
@@ -98,7 +98,7 @@ impl Lines {
     }
 
     /// Writes one line; its end.
-    pub(super) fn write(&self, at: i64, kind: char, name: &str) -> u64 {
+    pub(crate) fn write(&self, at: i64, kind: char, name: &str) -> u64 {
         let mut branches = self.branches.lock();
         branches.last_mut().unwrap().text.extend_from_slice(format!("{at} {kind} {name}\n").as_bytes());
         drop(branches);
@@ -107,14 +107,14 @@ impl Lines {
     }
 
     /// Goes on in a new lineage from `offset` of the last one.
-    pub(super) fn fail_over(&self, offset: u64) {
+    pub(crate) fn fail_over(&self, offset: u64) {
         let mut branches = self.branches.lock();
         let parent = branches.len() as u64;
         branches.push(Branch { fork: Some((parent, offset)), text: Vec::new() });
     }
 
     /// The whole text of a lineage up to `end`, from the very beginning.
-    pub(super) fn text(&self, number: u64, end: u64) -> String {
+    pub(crate) fn text(&self, number: u64, end: u64) -> String {
         let branches = self.branches.lock();
         let branch = &branches[number as usize - 1];
         let start = branch.fork.map_or(0, |(_, offset)| offset);
@@ -126,18 +126,18 @@ impl Lines {
         text
     }
 
-    pub(super) fn position(&self) -> LogPosition {
+    pub(crate) fn position(&self) -> LogPosition {
         let branches = self.branches.lock();
         let last = branches.last().unwrap();
         let offset = last.fork.map_or(0, |(_, offset)| offset) + last.text.len() as u64;
         LogPosition::new(lineage(branches.len() as u64), offset, offset.to_string())
     }
 
-    pub(super) fn acknowledged(&self) -> Option<LogPosition> {
+    pub(crate) fn acknowledged(&self) -> Option<LogPosition> {
         self.acknowledged.lock().clone()
     }
 
-    pub(super) fn restored(&self) -> Option<String> {
+    pub(crate) fn restored(&self) -> Option<String> {
         self.restored.lock().clone()
     }
 
