@@ -275,6 +275,7 @@ mod tests {
     async fn sleepers_of_a_simulated_clock_wait_until_it_has_come_so_far() {
         let clock = SimulatedClock::at(Timestamp::UNIX_EPOCH);
         let mut sleeper = std::pin::pin!(clock.sleep(Duration::from_secs(10)));
+        assert!(futures::poll!(&mut sleeper).is_pending());
         clock.advance(Duration::from_secs(9));
         clock.jump(jiff::SignedDuration::from_hours(-24));
         assert!(futures::poll!(&mut sleeper).is_pending());

@@ -69,6 +69,7 @@ mutants! {
     making_links_that_escape: ExtractsNaively by suite::escaping_links_are_refused;
     keeping_nothing: IgnoresKeep by suite::extract_keeps_and_removes;
     calling_sound_things_damaged: CriesWolf by suite::verification_of_sound_content;
+    deciding_by_halves: DecidesByHalves by suite::decisions_are_made_once;
     inventing_backups: OpensAnything by suite::unknown_things_are_refused;
     hiding_other_handles: ShowsOldCatalog by suite::two_sessions_at_once;
     acknowledging_log_that_is_not_stored: AcknowledgesEarly by log::durable_is_stored;

@@ -5,7 +5,10 @@
 
 use std::path::PathBuf;
 
-use backup_core::catalog::{BackupRecord, Catalog, Event, ManifestRef, PackId, Totals};
+use backup_core::catalog::{
+    Actor, BackupRecord, Catalog, Event, ManifestRef, Origin, PackId, RestorePurpose, Role as ActorRole, RunPurpose,
+    ServiceChange, ServiceSpec, Totals,
+};
 use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
 use backup_core::env::Env;
 use backup_core::log::{AsOf, LineageRecord, LogEpoch, LogIndex, LogPurpose, NamedPoint, Notation, Note, TimeSample};
@@ -152,6 +155,54 @@ fn journal_events_of_the_log() {
         Entry { number: 2, previous: [3; 32], nonce: [4; 16], at: now, genesis: None, events };
     check("journal-entry-log.hex", &entry);
     check("snapshot-moment.hex", &snapshot().with_stopped_at("2026-11-27T04:05:06.789Z".parse().unwrap()));
+}
+
+#[test]
+fn journal_events_of_decisions() {
+    let at = Env::seeded(0).now();
+    let by = Actor::new(ActorRole::Operator, "alex");
+    let origin = Origin {
+        service: ServiceId::new("source").unwrap(),
+        location: "eu".to_owned(),
+        backup: backup(),
+        time: Some(at),
+        latest: false,
+    };
+    let mut spec = ServiceSpec::new("postgres", "startup", "moon", "eu").with_schedule(Some(3), None);
+    spec = spec.with_origin(origin);
+    let changes = vec![
+        ServiceChange::Created { spec: Box::new(spec) },
+        ServiceChange::PlanChanged { plan: "premium".to_owned() },
+        ServiceChange::ScheduleChanged { hour: None, minute: Some(59) },
+        ServiceChange::Moved { zone: "mars".to_owned() },
+        ServiceChange::Suspended { reason: Some("off".to_owned()) },
+        ServiceChange::LeaseTaken { lease: 1, runner: "r".to_owned(), until: at },
+        ServiceChange::LeaseRenewed { until: at },
+        ServiceChange::LeaseReleased,
+        ServiceChange::RunStarted { purpose: RunPurpose::Final, due: at },
+        ServiceChange::RunEnded { backup: Some(backup()), problem: None },
+        ServiceChange::PowerOffBegun { accept_data_loss: true },
+        ServiceChange::PoweredOff { loss: None },
+        ServiceChange::PowerOffGivenUp { reason: "no".to_owned() },
+        ServiceChange::RestoreBegun { purpose: RestorePurpose::Disaster },
+        ServiceChange::Restored { backup: Some(backup()) },
+        ServiceChange::Deleted { reason: None },
+        ServiceChange::Recovered,
+        ServiceChange::PurgeBegun,
+        ServiceChange::NoticeSent { notice: "deletion-in-7d".to_owned() },
+        ServiceChange::Discarded,
+    ];
+    let (hold, reason) = ("case-7".to_owned(), "evidence".to_owned());
+    let mut events = vec![
+        Event::BackupExpired { backup: backup(), reason: "old".to_owned(), by: by.clone(), at },
+        Event::HoldPlaced { backup: backup(), hold: hold.clone(), reason, by: by.clone(), at },
+        Event::HoldReleased { backup: backup(), hold, by: by.clone(), at },
+    ];
+    let service = |(n, change)| Event::Service { change, lease: (n % 2 == 0).then_some(n), by: by.clone(), at };
+    events.extend((1..).zip(changes).map(service));
+    let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
+        Entry { number: 3, previous: [3; 32], nonce: [4; 16], at, genesis: None, events };
+    check("journal-entry-decisions.hex", &entry);
 }
 
 #[test]

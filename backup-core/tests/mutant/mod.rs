@@ -56,6 +56,7 @@ pub(crate) enum Fault {
     StaysOpen,
     ReadsOverHoles,
     DescribesTwice,
+    DecidesByHalves,
 }
 
 #[derive(Debug)]
@@ -92,7 +93,14 @@ impl Repository for Mutant {
     }
 
     async fn decide(&self, decide: &mut Decision<'_>) -> Result<Arc<Catalog>> {
-        self.inner.decide(decide).await
+        if self.fault != Fault::DecidesByHalves {
+            return self.inner.decide(decide).await;
+        }
+        let events = decide(&*self.inner.catalog().await?)?;
+        for event in events {
+            self.inner.decide(&mut |_| Ok(vec![event.clone()])).await?;
+        }
+        self.inner.catalog().await
     }
 
     async fn begin(&self, parent: ParentChoice, work: &Work) -> Result<Box<dyn BackupSession>> {

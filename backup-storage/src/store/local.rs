@@ -11,6 +11,9 @@ use crate::error::{self, Error, Result};
 
 use super::{ObjectName, Store, StoreSettings, Traits};
 
+/// Longer than since the epoch, for some centuries.
+const EVER: Duration = Duration::from_secs(1 << 35);
+
 impl Store {
     /// The store in the directory `dir`, which is created (readable by its owner only) when it does not exist.
     ///
@@ -86,12 +89,13 @@ impl Store {
     /// As [`remove_abandoned`](Self::remove_abandoned).
     pub(crate) async fn remove_empty_folders(&self) -> Result<()> {
         let Some(root) = &self.shared.traits.root else { return Ok(()) };
-        self.remove_abandoned(Duration::ZERO).await?;
         let dir = root.join(&*self.prefix);
-        let removed = tokio::task::spawn_blocking(move || match remove_empty(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            outcome => {
-                outcome.map(drop).map_err(|error| Error::io(format!("remove folders of {}", dir.display()), error))
+        let removed = tokio::task::spawn_blocking(move || {
+            match sweep(&dir, SystemTime::UNIX_EPOCH + EVER).and_then(|_| remove_empty(&dir)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                outcome => {
+                    outcome.map(drop).map_err(|error| Error::io(format!("remove folders of {}", dir.display()), error))
+                }
             }
         });
         removed.await.map_err(|error| Error::internal("the removal of folders failed").with_source(error))?

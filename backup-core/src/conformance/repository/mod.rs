@@ -45,6 +45,7 @@
 //! ```
 
 mod changes;
+mod decisions;
 mod extraction;
 mod hostile;
 mod increments;
@@ -60,6 +61,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use changes::{changes_make_the_next_backup, changes_that_are_verified};
+pub use decisions::decisions_are_made_once;
 pub use extraction::{
     extract_delta_writes_what_differs, extract_keeps_and_removes, extract_places_everything, extract_refuses_existing,
     extract_resumes, extract_writes_last_things_last,
@@ -138,6 +140,7 @@ pub async fn run(harness: &dyn RepositoryHarness) {
         two_sessions_at_once,
         fenced_sessions_cannot_commit,
         duplicate_paths_are_refused,
+        decisions_are_made_once,
         failed_puts_put_nothing,
         local_files_bring_their_facts,
         vanished_and_odd_files,

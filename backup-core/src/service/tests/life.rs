@@ -126,7 +126,7 @@ async fn off_for_too_long_ends_it_after_three_notices_and_toggling_prevents_it()
     world.pass(&fleet, days(179)).await;
     assert_eq!(world.told.deadlines().len(), 1 + 3 - 1, "{:?}", world.told.deadlines());
     world.pass(&fleet, days(2)).await;
-    assert_eq!(world.told.deadlines()[1..], ["deletion-in-30d", "deletion-in-7d", "deletion-in-1d"]);
+    assert_eq!(world.told.deadlines()[1..], ["deletion-in-30d", "deletion-in-7d", "deletion-in-24h"]);
     assert!(matches!(world.state(&name).await.stage, Stage::Deleted { .. }));
     world.pass(&fleet, days(31)).await;
     assert_eq!(world.vault.services().await.unwrap(), []);
