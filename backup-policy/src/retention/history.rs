@@ -88,7 +88,8 @@ impl Histories {
     /// The history with the latest log of those that no other one was forked from. Nothing of it depends on the present.
     fn latest_leaf<Id>(&self, facts: &Facts<Id>) -> Option<usize> {
         let parents: BTreeSet<usize> = self.all.iter().filter_map(|history| Some(history.parent?.0)).collect();
-        let leaves = facts.logs.iter().filter_map(|log| self.find(log.lineage)).filter(|number| !parents.contains(number));
+        let leaves =
+            facts.logs.iter().filter_map(|log| self.find(log.lineage)).filter(|number| !parents.contains(number));
         leaves.max_by_key(|number| (self.all[*number].last, self.all[*number].key))
     }
 
