@@ -46,7 +46,7 @@ pub struct Forecast<Id> {
 }
 
 /// The most backups that a forecast plans.
-pub const MAX_PLANNED: u32 = 2_000_000;
+pub const MAX_PLANNED: u32 = 1_000_000;
 
 /// What there will be at `until`, if from `now` on each backup of `schedule` is made in time and is good, takes as long and is
 /// as large as the newest good one of `facts`, and log grows as it did on average while it was stored.

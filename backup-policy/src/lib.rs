@@ -45,7 +45,7 @@ use jiff::SignedDuration;
 
 pub use age::Age;
 pub use error::{Error, Result};
-pub use matrix::{Matrix, MatrixDocument, Offer, OfferDocument, Plan, ServiceKind};
+pub use matrix::{Matrix, MatrixDocument, Offer, OfferDocument, OffersDocument, Plan, ServiceKind};
 pub use profile::{Cadence, Period, Profile, ProfileBuilder, ProfileDocument, Rights, Tier, TierDocument};
 pub use schedule::{BackupTime, Due, History, Run, Schedule};
 

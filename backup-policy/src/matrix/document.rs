@@ -1,8 +1,12 @@
 //! A matrix as it is written down.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Matrix, Offer, Plan, ServiceKind};
 use crate::error::{Error, Result};
@@ -16,8 +20,12 @@ pub struct MatrixDocument {
     /// The plans that there are, in the order in which they are shown.
     pub plans: Vec<String>,
     /// What each service has on each plan. A plan that a service does not name is not available for it.
-    pub services: BTreeMap<String, BTreeMap<String, OfferDocument>>,
+    #[serde(deserialize_with = "services")]
+    pub services: BTreeMap<String, OffersDocument>,
 }
+
+/// What a service has on each plan, as it stands in a document.
+pub type OffersDocument = BTreeMap<String, OfferDocument>;
 
 /// An [`Offer`] as it stands in a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,5 +112,43 @@ impl From<Matrix> for MatrixDocument {
             plans: matrix.plans.into_iter().map(String::from).collect(),
             services: matrix.services.into_iter().map(|(kind, offers)| (kind.into(), row(offers))).collect(),
         }
+    }
+}
+
+fn services<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, OffersDocument>, D::Error> {
+    let Once(services) = Once::<Once<OfferDocument>>::deserialize(deserializer)?;
+    Ok(services.into_iter().map(|(name, Once(offers))| (name, offers)).collect())
+}
+
+/// A map in which each name stands once. Of two cells for the same service and plan only one could count, and nobody would
+/// know which.
+struct Once<V>(BTreeMap<String, V>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Once<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OnceVisitor(PhantomData))
+    }
+}
+
+struct OnceVisitor<V>(PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for OnceVisitor<V> {
+    type Value = Once<V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map in which each name stands once")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        let mut map = BTreeMap::new();
+        while let Some((name, value)) = access.next_entry::<String, V>()? {
+            match map.entry(name) {
+                Entry::Vacant(place) => _ = place.insert(value),
+                Entry::Occupied(place) => {
+                    return Err(A::Error::custom(format_args!("{} stands twice", place.key())));
+                }
+            }
+        }
+        Ok(Once(map))
     }
 }

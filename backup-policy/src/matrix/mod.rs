@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::document::{MatrixDocument, OfferDocument};
+pub use self::document::{MatrixDocument, OfferDocument, OffersDocument};
 pub use self::name::{Plan, ServiceKind};
 use crate::error::{Error, Result};
 use crate::profile::Profile;

@@ -28,8 +28,6 @@ pub(super) struct History {
     pub(super) refused: Option<Base>,
     /// The last moment that anything on it tells of, believed or not: the later, the longer it is kept.
     pub(super) last: Timestamp,
-    /// Where its own log begins.
-    pub(super) start: u64,
 }
 
 /// All histories, numbered.
@@ -83,26 +81,22 @@ impl Histories {
                 }
             }
             let history = &mut self.all[number];
-            let ranges = log.ranges.iter();
-            history.last = ranges.clone().map(|range| range.last).fold(history.last, Timestamp::max);
-            let fork = history.parent.map(|(_, offset)| offset);
-            let start = ranges.map(|range| range.start).chain(fork).min().unwrap_or(0);
-            history.start = history.start.min(start);
+            history.last = log.ranges.iter().map(|range| range.last).fold(history.last, Timestamp::max);
         }
     }
 
     /// The history with the latest log of those that no other one was forked from. Nothing of it depends on the present.
     fn latest_leaf<Id>(&self, facts: &Facts<Id>) -> Option<usize> {
         let parents: BTreeSet<usize> = self.all.iter().filter_map(|history| Some(history.parent?.0)).collect();
-        let leaves = facts.logs.iter().map(|log| self.numbers[&log.lineage]).filter(|number| !parents.contains(number));
+        let leaves =
+            facts.logs.iter().filter_map(|log| self.find(log.lineage)).filter(|number| !parents.contains(number));
         leaves.max_by_key(|number| (self.all[*number].last, self.all[*number].key))
     }
 
     /// The number of a history; one that is not known gets one.
     fn number(&mut self, key: LineageKey) -> usize {
         *self.numbers.entry(key).or_insert_with(|| {
-            let (last, start) = (Timestamp::MIN, u64::MAX);
-            self.all.push(History { key, parent: None, bases: Vec::new(), refused: None, last, start });
+            self.all.push(History { key, parent: None, bases: Vec::new(), refused: None, last: Timestamp::MIN });
             self.all.len() - 1
         })
     }

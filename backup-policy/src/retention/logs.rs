@@ -52,13 +52,12 @@ impl<'a, Id: Copy + Ord + fmt::Display> Needs<'a, Id> {
         }
     }
 
-    /// Keeps what follows a backup whose time lies in the future, until it is known what it is.
+    /// Keeps what follows backups whose time lies in the future, until it is known what they are.
     fn behind_refused(&mut self, number: usize) {
-        let found = self.histories.path(number).find_map(|(on, limit)| {
-            let refused = self.histories.get(on).refused.filter(|base| base.offset <= limit)?;
-            Some((on, refused))
-        });
-        if let Some((on, base)) = found {
+        let refused =
+            |(on, limit): (usize, u64)| Some((on, self.histories.get(on).refused.filter(|base| base.offset <= limit)?));
+        let furthest = self.histories.path(number).filter_map(refused).last();
+        if let Some((on, base)) = furthest {
             self.path(number, on, base, LogReason::FutureTimestamp { base: self.id(base) }, None);
         }
     }
@@ -128,8 +127,7 @@ impl<'a, Id: Copy + Ord + fmt::Display> Needs<'a, Id> {
     }
 
     fn whole(&mut self, number: usize, reason: LogReason<Id>, until: Option<Timestamp>) {
-        let start = self.histories.get(number).start;
-        self.add(number, reason, if start == u64::MAX { 0 } else { start }, until);
+        self.add(number, reason, 0, until);
     }
 
     /// Of each kind of reason the one that reaches back furthest is enough; of those that reach back equally, the one that

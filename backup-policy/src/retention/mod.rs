@@ -77,7 +77,7 @@ pub struct BackupPlan<Id> {
 pub struct LogKept<Id> {
     /// The reason.
     pub reason: LogReason<Id>,
-    /// From which offset on.
+    /// From which offset on; 0 for all of it.
     pub from: u64,
     /// When it ends if nothing else happens; none if time alone does not end it.
     pub until: Option<Timestamp>,
@@ -89,7 +89,7 @@ pub struct LogKept<Id> {
 pub struct LogPlan<Id> {
     /// The history.
     pub lineage: LineageKey,
-    /// From which offset on its log is kept; none if none of it is. A piece that ends behind it is kept whole.
+    /// From which offset on its log is kept: 0 if all of it is, none if none of it is. A piece that ends behind it is kept whole.
     pub keep_from: Option<u64>,
     /// Why: of each kind of reason the one that reaches back furthest.
     pub reasons: Vec<LogKept<Id>>,

@@ -26,10 +26,24 @@ pub struct History {
     pub running: bool,
     /// When cadence or time were changed last.
     pub changed_at: Option<Timestamp>,
-    /// The `now` with which the same runner asked before, if it did. Only used while the last backup's start lies in the
-    /// future, that is after a clock went back: without knowledge of the time that passed, a slot counts only if the runner
-    /// saw it come.
-    pub asked_at: Option<Timestamp>,
+    /// The earliest `now` with which the same runner has asked since it knows `last`; [`asked`](Self::asked) keeps it. It
+    /// shows that a clock went back: the backup that was made last began after the time at which it was known already. Without
+    /// it nothing is lost but slots that the runner did not see come.
+    pub asked_since: Option<Timestamp>,
+}
+
+impl History {
+    /// The same history, asked about at `now`.
+    #[must_use]
+    pub fn asked(self, now: Timestamp) -> Self {
+        Self { asked_since: Some(self.asked_since.map_or(now, |known| known.min(now))), ..self }
+    }
+
+    /// The history after a backup has committed.
+    #[must_use]
+    pub fn committed(self, run: Run) -> Self {
+        Self { last: Some(run), running: false, asked_since: None, ..self }
+    }
 }
 
 /// What to do.
@@ -63,24 +77,17 @@ impl Schedule {
     /// - Slots that were missed, for whatever reason, are caught up by one backup.
     /// - A backup begins only when the one before has ended. One that takes longer than the interval is followed by the next
     ///   one at once.
-    /// - After a change of the time, a slot less than half an interval after the last backup is left out, and one that lies
-    ///   before the change is made up for an interval after the last backup. So two backups are never more than one and a half
-    ///   intervals apart because of a change, however often it is changed.
+    /// - After a change of the time, the first slot is left out if it is less than half an interval after the last backup. A
+    ///   slot that had passed when it was chosen is made up for an interval after the last backup. So a change leaves two backups
+    ///   never less than half an interval, and never more than one and a half, apart, however often it is changed.
     /// - A clock that goes forward makes one backup due early at the most. After one that went back, slots go on as they come.
     #[must_use]
     pub fn due(&self, now: Timestamp, history: &History) -> Due {
         let not_yet = Due::NotYet { next: self.next(now) };
-        let decision = match history.last {
-            None => Due::Due { slot: now, since: now },
-            Some(last) => match self.previous(now) {
-                None => not_yet,
-                Some(slot) if last.started > later(now, CLOCK_TOLERANCE) => {
-                    let seen = history.asked_at.is_some_and(|asked| asked < slot);
-                    if seen { Due::Due { slot, since: slot } } else { not_yet }
-                }
-                Some(slot) if last.started >= slot => not_yet,
-                Some(slot) => self.unserved(now, slot, last, history.changed_at),
-            },
+        let decision = match (history.last, self.previous(now)) {
+            (None, _) => Due::Due { slot: now, since: now },
+            (Some(_), None) => not_yet,
+            (Some(last), Some(slot)) => self.after(now, slot, last, history).unwrap_or(not_yet),
         };
         match decision {
             Due::Due { slot, .. } if history.running && history.last.is_some() => Due::Waiting { slot },
@@ -89,20 +96,34 @@ impl Schedule {
         }
     }
 
-    /// What follows from `slot`, at or before `now`, after which no backup has begun.
-    fn unserved(&self, now: Timestamp, slot: Timestamp, last: Run, changed_at: Option<Timestamp>) -> Due {
-        let due = |slot: Timestamp| Due::Due { slot, since: slot.max(last.ended.min(now)) };
-        let Some(changed) = changed_at.filter(|changed| *changed > last.started) else { return due(slot) };
-        let interval = self.interval(slot);
-        if slot.duration_since(last.started) < interval / 2 {
-            return Due::NotYet { next: self.next(now) };
+    /// What is due after the backup `last`, when `slot` is the newest slot that is not after `now`.
+    fn after(&self, now: Timestamp, slot: Timestamp, last: Run, history: &History) -> Option<Due> {
+        let due = |slot: Timestamp| Some(Due::Due { slot, since: slot.max(last.ended.min(now)) });
+        let asked = history.asked_since.map_or(now, |asked| asked.min(now));
+        if last.started > later(asked, CLOCK_TOLERANCE) {
+            // When it began is not known, so only what was seen to come is due.
+            return if slot >= asked { due(slot) } else { None };
         }
-        if slot >= changed {
+        if last.started >= slot {
+            return None;
+        }
+        let Some(changed) = history.changed_at else { return due(slot) };
+        let passed = slot < changed && last.started < changed;
+        let first = slot >= changed && self.previous(just_before(slot)).is_none_or(|before| before < changed);
+        let interval = self.interval(slot);
+        if (passed || first) && slot.duration_since(last.started) < interval / 2 {
+            return None;
+        }
+        if !passed {
             return due(slot);
         }
         let turn = later(last.started, interval);
-        if turn <= now { due(turn) } else { Due::NotYet { next: Some(turn) } }
+        if turn <= now { due(turn) } else { Some(Due::NotYet { next: Some(turn) }) }
     }
+}
+
+fn just_before(at: Timestamp) -> Timestamp {
+    at.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MIN)
 }
 
 fn later(at: Timestamp, by: SignedDuration) -> Timestamp {

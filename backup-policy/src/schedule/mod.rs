@@ -115,6 +115,3 @@ fn phase(hours: i64, time: BackupTime, service: &str) -> i64 {
     let day = if hours > 24 && time != BackupTime::DEFAULT { pick("day", hours / 24) * 24 * HOUR } else { 0 };
     (day + seconds).rem_euclid(length)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,5 @@
+//! When backups are made.
+
+mod clocks;
+mod due;
+mod slots;
