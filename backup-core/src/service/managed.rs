@@ -25,8 +25,8 @@ pub struct ManagedService {
     pub(super) id: ServiceId,
     pub(super) platform: Arc<Platform>,
     pub(super) repository: Arc<dyn Repository>,
-    /// When this handle last asked what is due.
-    pub(super) asked: Arc<Mutex<Option<Timestamp>>>,
+    /// The earliest moment at which this handle asked what is due since it knows the backup that was made last.
+    pub(super) asked: Arc<Mutex<(Option<BackupId>, Option<Timestamp>)>>,
     /// When this handle last looked for what is not kept any more.
     pub(super) swept: Arc<Mutex<Option<Timestamp>>>,
 }

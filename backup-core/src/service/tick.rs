@@ -117,7 +117,7 @@ impl ManagedService {
         }
         if self.tasks(&catalog, now)?.is_empty() {
             ticked.next = self.next(&catalog, now)?;
-            *self.asked.lock() = Some(now);
+            self.note_asked(&catalog, now)?;
             return Ok(ticked);
         }
         let held = match self.lease().await {
@@ -141,7 +141,7 @@ impl ManagedService {
         work.checkpoint()?;
         let catalog = self.catalog().await?;
         let now = self.platform.env().now();
-        *self.asked.lock() = Some(now);
+        self.note_asked(&catalog, now)?;
         if matches!(state_of(&catalog)?.stage, Stage::Purging { .. }) {
             let destroyed = self.destroy(work).await?;
             ticked.done.push(Done::Purged { destroyed });
@@ -247,6 +247,19 @@ impl ManagedService {
         Ok(tasks)
     }
 
+    /// Since when this handle asks and knows the backup that was made last.
+    fn asked_since(&self, service: &ServiceState) -> Option<Timestamp> {
+        let (known, since) = *self.asked.lock();
+        since.filter(|_| known == service.last_made.as_ref().and_then(|made| made.backup))
+    }
+
+    fn note_asked(&self, catalog: &Catalog, now: Timestamp) -> Result<()> {
+        let service = state_of(catalog)?;
+        let since = self.asked_since(service).map_or(now, |since| since.min(now));
+        *self.asked.lock() = (service.last_made.as_ref().and_then(|made| made.backup), Some(since));
+        Ok(())
+    }
+
     fn sweep_due(&self, now: Timestamp) -> bool {
         self.swept.lock().is_none_or(|swept| now.duration_since(swept).abs() >= SWEEP_EVERY)
     }
@@ -267,7 +280,7 @@ impl ManagedService {
         let found = || catalog.latest().map(|latest| Run { started: latest.started_at, ended: latest.ended_at });
         let changed = (service.scheduled_since > service.created).then_some(service.scheduled_since);
         let history =
-            History { last: made.or_else(found), running: false, changed_at: changed, asked_at: *self.asked.lock() };
+            History { last: made.or_else(found), running: false, changed_at: changed, asked_since: self.asked_since(service) };
         Ok(match schedule.due(now, &history) {
             Due::Due { slot, .. } => match retry_at(service).filter(|at| *at > now) {
                 Some(at) => (Some(at), None),
