@@ -3,11 +3,14 @@
 mod backup;
 mod capture;
 mod choose;
+mod expire;
 mod restore;
 mod windows;
 
 pub use backup::{BackupOptions, backup};
 pub use capture::{capture, import};
+pub use expire::{Expired, Retention, expire, plan_expiry};
+pub(crate) use expire::{expiring, stored_log};
 pub use restore::{RestorePlan, check, plan_restore, restore};
 pub use windows::{Restorable, TimedWindow, windows};
 

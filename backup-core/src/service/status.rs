@@ -2,13 +2,12 @@
 
 use jiff::Timestamp;
 
-use super::facts::Retention;
 use super::managed::{ManagedService, state_of};
 use super::role::Action;
 use crate::catalog::{Actor, Audited, BackupKind, FinishedRun, Lease, Run, ServiceSpec, Stage};
 use crate::error::Result;
 use crate::id::{BackupId, ServiceId};
-use crate::run::windows;
+use crate::run::{Retention, stored_log, windows};
 
 /// Where a service stands.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -117,8 +116,7 @@ impl ManagedService {
         let catalog = self.catalog().await?;
         let service = state_of(&catalog)?;
         let profile = self.platform.profile(&service.spec.kind, &service.spec.plan)?;
-        let log = self.repository.log().await?;
-        let ledger = (!catalog.log().lineages().is_empty()).then(|| log.ledger());
+        let ledger = stored_log(&*self.repository, &catalog).await?;
         let plan = Retention::of(profile, &catalog, ledger.as_deref(), self.platform.env().now()).plan;
         let listed = catalog.backups().map(|record| {
             let (kept, expires_at) = match plan.verdict(record.id) {

@@ -7,7 +7,7 @@ use backup_policy::lifecycle::Action as Ending;
 use backup_policy::{Due, History, Run};
 use jiff::{SignedDuration, Timestamp};
 
-use super::facts::{self, Retention};
+use super::facts;
 use super::lease::{self, Held};
 use super::managed::{ManagedService, state_of};
 use super::power::FORK_HOLD;
@@ -17,7 +17,7 @@ use crate::engine::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupId, ServiceId};
 use crate::repository::{Destroyed, Found};
-use crate::run::{BackupOptions, backup};
+use crate::run::{BackupOptions, Expired, backup, expiring, stored_log};
 
 /// After a backup that failed the next attempt waits so long, twice as long after each further one, up to the second.
 const RETRIES: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(3600));
@@ -279,8 +279,12 @@ impl ManagedService {
         // Of a service that was backed up before it came under management.
         let found = || catalog.latest().map(|latest| Run { started: latest.started_at, ended: latest.ended_at });
         let changed = (service.scheduled_since > service.created).then_some(service.scheduled_since);
-        let history =
-            History { last: made.or_else(found), running: false, changed_at: changed, asked_since: self.asked_since(service) };
+        let history = History {
+            last: made.or_else(found),
+            running: false,
+            changed_at: changed,
+            asked_since: self.asked_since(service),
+        };
         Ok(match schedule.due(now, &history) {
             Due::Due { slot, .. } => match retry_at(service).filter(|at| *at > now) {
                 Some(at) => (Some(at), None),
@@ -385,41 +389,24 @@ impl ManagedService {
         let service = state_of(&catalog)?;
         let profile = self.platform.profile(&service.spec.kind, &service.spec.plan)?.clone();
         let stray = self.stray_holds(&catalog).await?;
-        // What is stored of the log is listed once; what comes meanwhile is newer than anything that expires.
-        let ledger = match catalog.log().lineages() {
-            [] => None,
-            _ => Some(self.repository.log().await?.ledger()),
-        };
-        let mut expired = (Vec::new(), 0);
+        let ledger = stored_log(&*self.repository, &catalog).await?;
+        let mut expired = Expired::default();
         let (by, at) = (self.platform.actor(), self.platform.env().now());
         let decide = |catalog: &Catalog| {
-            let retention = Retention::of(&profile, catalog, ledger.as_deref(), at);
-            let mut events = Vec::new();
+            let (mut events, what) = expiring(&profile, catalog, ledger.as_deref(), &by, at);
+            expired = what;
             for (backup, hold) in &stray {
                 if catalog.holds(*backup).any(|(name, _)| name == hold) {
                     let (backup, hold, by) = (*backup, hold.clone(), by.clone());
                     events.push(Event::HoldReleased { backup, hold, by, at });
                 }
             }
-            expired = (retention.plan.expired().collect::<Vec<_>>(), 0);
-            for plan in &retention.plan.backups {
-                if let backup_policy::retention::Verdict::Expire { reason, .. } = &plan.verdict {
-                    let (backup, reason, by) = (plan.id, reason.to_string(), by.clone());
-                    events.push(Event::BackupExpired { backup, reason, by, at });
-                }
-            }
-            if let Some(ledger) = &ledger {
-                for (lineage, before) in retention.expired_log(ledger, catalog) {
-                    events.push(Event::LogExpired { lineage, before, at });
-                    expired.1 += 1;
-                }
-            }
             Ok(events)
         };
         held.commit_with(Vec::new(), decide).await?;
         *self.swept.lock() = Some(at);
-        let (backups, lineages) = expired;
-        Ok((!backups.is_empty() || lineages > 0).then_some(Done::Expired { backups, lineages }))
+        let lineages = expired.log.len();
+        Ok((!expired.is_empty()).then_some(Done::Expired { backups: expired.backups, lineages }))
     }
 
     /// Holds of forks that are done or were never made.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::commands::{backup, compact, log, plan, restore, show, verify};
+use super::commands::{backup, compact, expire, hold, log, plan, restore, show, verify};
 use super::engines::{OnEngine, Source, Stream, Target};
 
 const EXIT_CODES: &str = "\
@@ -61,6 +61,11 @@ pub(crate) enum Command {
     Log(OnEngine<Stream, log::LogArgs>),
     /// Merge the small objects of the log into large ones; safe beside a capture
     Compact(compact::CompactArgs),
+    /// Show what a plan keeps and why, and let go of the rest with --execute
+    Expire(expire::ExpireArgs),
+    /// Keep a backup whatever its age, or stop that
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
     /// List the backups, oldest first
     List,
     /// Show what can be restored, to which moments, and the holes of the log

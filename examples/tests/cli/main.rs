@@ -6,6 +6,7 @@
 
 mod errors;
 mod harness;
+mod keeping;
 mod log;
 mod process;
 mod restoring;

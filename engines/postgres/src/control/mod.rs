@@ -4,9 +4,12 @@
 //! version of the format says where the CRC is: 1300 (servers 13 to 16) and 1700 share one layout, 1800 puts one byte,
 //! `default_char_signedness`, before the nonce. `CheckPoint` got `wal_level` in 1700, in what was padding before.
 
+mod stopped;
+
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, TimelineId};
 use crate::wal::SegmentSize;
+pub use stopped::stopped_at;
 
 /// What the cluster was doing when the file was written (`DBState`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

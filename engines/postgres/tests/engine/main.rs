@@ -18,6 +18,7 @@ mod pages;
 mod refusals;
 mod resetwal;
 mod roundtrip;
+mod service;
 mod shapes;
 mod standby;
 mod storage;

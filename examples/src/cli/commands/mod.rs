@@ -2,6 +2,8 @@
 
 pub(crate) mod backup;
 pub(crate) mod compact;
+pub(crate) mod expire;
+pub(crate) mod hold;
 mod init;
 mod list;
 pub(crate) mod log;
@@ -36,6 +38,8 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
         Command::Backup(engine) => backup::run(&mut cx, engine).await,
         Command::Log(engine) => log::run(&mut cx, engine).await,
         Command::Compact(args) => compact::run(&mut cx, args).await,
+        Command::Expire(args) => expire::run(&mut cx, args).await,
+        Command::Hold(command) => hold::run(&mut cx, command).await,
         Command::List => list::run(&mut cx).await,
         Command::Windows => windows::run(&mut cx).await,
         Command::Show(args) => show::run(&mut cx, args).await,

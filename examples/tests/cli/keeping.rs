@@ -1,0 +1,69 @@
+//! What is kept, why, and letting go of the rest.
+
+use backup_examples::cli::exit;
+use backup_testkit::{PgVersion, Postgres, require_or_skip};
+use serde_json::json;
+
+use crate::harness::Vault;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_says_why_and_lets_go_only_when_told_and_never_of_what_is_held() {
+    let server = require_or_skip!(Postgres::builder(PgVersion::V17).start().await);
+    let url = server.conn_string("postgres");
+    let vault = Vault::created().await;
+    let nothing = vault.run(&["expire", "--plan-name", "hobbyist"]).await;
+    assert!(nothing.failed(exit::INVALID_INPUT).contains("--kind"), "{nothing:?}");
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let backup = vault.json(&["backup", "postgres", "--url", &url]).await;
+        ids.push(backup["id"].as_str().unwrap().to_owned());
+    }
+    let unmanaged = vault.run(&["expire"]).await;
+    assert!(unmanaged.failed(exit::INVALID_INPUT).contains("--plan-name"), "{unmanaged:?}");
+    let typo = vault.run(&["expire", "--plan-name", "hobyist"]).await;
+    assert!(typo.failed(exit::INVALID_INPUT).contains("hobbyist, startup"), "{typo:?}");
+
+    let verdicts = |document: &serde_json::Value| -> Vec<bool> {
+        document["backups"].as_array().unwrap().iter().map(|b| b["keep"].as_bool().unwrap()).collect()
+    };
+    let planned = vault.json(&["expire", "--plan-name", "hobbyist"]).await;
+    assert_eq!((verdicts(&planned), &planned["executed"]), (vec![false, false, true], &json!(false)));
+    assert!(planned["backups"][2]["reasons"][0].as_str().unwrap().contains("newest"), "{planned}");
+    assert_eq!(vault.json(&["list"]).await.as_array().unwrap().len(), 3, "a plan changes nothing");
+
+    let held = vault.json(&["hold", "add", &ids[0], "--name", "case-7", "--reason", "evidence"]).await;
+    assert_eq!(held, json!({ "backup": ids[0], "holds": ["case-7"] }));
+    let done = vault.run(&["expire", "--plan-name", "hobbyist", "--execute"]).await;
+    assert!(done.code == 0 && done.out.contains("on hold") && done.out.contains("1 backups were let go"), "{done:?}");
+    let left: Vec<_> =
+        vault.json(&["list"]).await.as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(left, [ids[0].clone(), ids[2].clone()]);
+    let gone = vault.run(&["show", &ids[1]]).await;
+    assert!(gone.failed(exit::INVALID_INPUT).contains("was expired at"), "{gone:?}");
+
+    let unknown = vault.run(&["hold", "remove", &ids[0]]).await;
+    assert!(unknown.failed(exit::INVALID_INPUT).contains("\"manual\""), "{unknown:?}");
+    let absent = vault.run(&["hold", "add", &ids[1]]).await;
+    assert!(absent.failed(exit::INVALID_INPUT).contains("was expired"), "{absent:?}");
+    vault.json(&["hold", "remove", &ids[0], "--name", "case-7"]).await;
+    let done = vault.json(&["expire", "--plan-name", "hobbyist", "--execute"]).await;
+    assert_eq!(done["expired"]["backups"], json!([ids[0]]));
+    // What is left is restored as ever, and verified.
+    assert_eq!(vault.json(&["verify", "--level", "full"]).await["sound"], json!(true));
+    vault.json(&["plan", "postgres", "--into", vault.dir.path().join("target").to_str().unwrap()]).await;
+
+    // One's own plan, in a document; what is wrong in it is named.
+    let file = vault.dir.path().join("plans.json");
+    let write = |cadence: &str| {
+        let profile = json!({ "backups": { "cadence": cadence, "tiers": [{ "period": "every", "age": "1d" }] } });
+        let document = json!({ "plans": ["gold"], "services": { "postgres": { "gold": profile } } });
+        std::fs::write(&file, document.to_string()).unwrap();
+    };
+    write("daily");
+    let path = file.to_str().unwrap();
+    let own = vault.json(&["expire", "--profiles", path, "--plan-name", "gold"]).await;
+    assert_eq!(verdicts(&own), [true]);
+    write("every 5h");
+    let wrong = vault.run(&["expire", "--profiles", path, "--plan-name", "gold"]).await;
+    assert!(wrong.failed(exit::INVALID_INPUT).contains("services.postgres.gold"), "{wrong:?}");
+}
