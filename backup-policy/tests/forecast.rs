@@ -1,5 +1,7 @@
 //! What there will be.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
 use backup_policy::forecast::{ForecastId, forecast};
 use backup_policy::retention::{Backup, Facts, LineageKey, Log, LogRange, Position, RetentionPlan};
 use backup_policy::{BackupTime, Matrix, Plan, Profile, Schedule, ServiceKind};

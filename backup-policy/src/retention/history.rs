@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::claims::horizon;
+use super::claims::{Placed, Places};
 use super::{Facts, LineageKey};
 
 /// A good backup with a position.
@@ -12,6 +12,7 @@ use super::{Facts, LineageKey};
 pub(super) struct Base {
     pub(super) offset: u64,
     pub(super) ended: Timestamp,
+    pub(super) place: usize,
     /// In the facts.
     pub(super) index: usize,
 }
@@ -38,36 +39,35 @@ pub(super) struct Histories {
 }
 
 impl Histories {
-    /// `order` are the indices of the backups that count, by their ends.
-    pub(super) fn new<Id>(facts: &Facts<Id>, order: &[usize], now: Timestamp) -> Self {
+    pub(super) fn new<Id>(facts: &Facts<Id>, places: &Places) -> Self {
         let mut histories = Self { all: Vec::new(), numbers: BTreeMap::new(), following: None };
         histories.add_logs(facts);
         histories.following = match facts.following {
             Some(key) => Some(histories.number(key)),
             None => histories.latest_leaf(facts),
         };
-        let base = |index: &usize| {
-            let backup = facts.backups.get(*index)?;
+        let base = |(place, placed): (usize, &Placed)| {
+            let backup = facts.backups.get(placed.index).filter(|backup| backup.good)?;
             let position = backup.position?;
-            Some((position.lineage, Base { offset: position.offset, ended: backup.ended, index: *index }))
+            Some((position.lineage, Base { offset: position.offset, ended: placed.ended, place, index: placed.index }))
         };
-        for (key, base) in order.iter().filter_map(base) {
-            let number = histories.number(key);
-            let history = &mut histories.all[number];
-            history.last = history.last.max(base.ended);
-            history.bases.push(base);
+        for (key, base) in places.counted().iter().enumerate().filter_map(base) {
+            histories.meet(key, base).bases.push(base);
         }
-        let horizon = horizon(now);
-        let future = |index: &usize| facts.backups[*index].good && facts.backups[*index].ended > horizon;
-        for (key, base) in (0..facts.backups.len()).filter(future).filter_map(|index| base(&index)) {
-            let number = histories.number(key);
-            let history = &mut histories.all[number];
-            history.last = history.last.max(base.ended);
+        for (key, base) in places.others().filter_map(base) {
+            let history = histories.meet(key, base);
             if history.refused.is_none_or(|known| base.offset < known.offset) {
                 history.refused = Some(base);
             }
         }
         histories
+    }
+
+    fn meet(&mut self, key: LineageKey, base: Base) -> &mut History {
+        let number = self.number(key);
+        let history = &mut self.all[number];
+        history.last = history.last.max(base.ended);
+        history
     }
 
     fn add_logs<Id>(&mut self, facts: &Facts<Id>) {
