@@ -1,6 +1,6 @@
 //! The tree of histories, and the backups that lie on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -42,10 +42,7 @@ impl Histories {
     pub(super) fn new<Id>(facts: &Facts<Id>, places: &Places) -> Self {
         let mut histories = Self { all: Vec::new(), numbers: BTreeMap::new(), following: None };
         histories.add_logs(facts);
-        histories.following = match facts.following {
-            Some(key) => Some(histories.number(key)),
-            None => histories.latest_leaf(facts),
-        };
+        histories.following = facts.followed().map(|key| histories.number(key));
         let base = |(place, placed): (usize, &Placed)| {
             let backup = facts.backups.get(placed.index).filter(|backup| backup.good)?;
             let position = backup.position?;
@@ -81,16 +78,8 @@ impl Histories {
                 }
             }
             let history = &mut self.all[number];
-            history.last = log.ranges.iter().map(|range| range.last).fold(history.last, Timestamp::max);
+            history.last = log.last().map_or(history.last, |last| last.max(history.last));
         }
-    }
-
-    /// The history with the latest log of those that no other one was forked from. Nothing of it depends on the present.
-    fn latest_leaf<Id>(&self, facts: &Facts<Id>) -> Option<usize> {
-        let parents: BTreeSet<usize> = self.all.iter().filter_map(|history| Some(history.parent?.0)).collect();
-        let leaves =
-            facts.logs.iter().filter_map(|log| self.find(log.lineage)).filter(|number| !parents.contains(number));
-        leaves.max_by_key(|number| (self.all[*number].last, self.all[*number].key))
     }
 
     /// The number of a history; one that is not known gets one.
