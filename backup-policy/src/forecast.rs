@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::profile::Profile;
-use crate::retention::{Backup, Facts, LineageKey, Log, LogRange, Position, RetentionPlan, Verdict};
+use crate::retention::{Backup, Facts, LineageKey, LogRange, Position, RetentionPlan, Verdict};
 use crate::schedule::Schedule;
 
 /// A backup that exists, or one that will be made.
@@ -91,7 +91,6 @@ pub fn forecast<Id: Copy + Ord + fmt::Display>(
         if piece_start < until {
             pieces.push(growth.piece(piece_start, until));
         }
-        future.following = Some(growth.lineage);
         if let Some(log) = future.logs.iter_mut().find(|log| log.lineage == growth.lineage) {
             log.ranges.append(&mut pieces);
         }
@@ -144,13 +143,10 @@ struct Growth {
 
 impl Growth {
     fn of<Id>(facts: &Facts<Id>, now: Timestamp) -> Option<Self> {
-        let last = |log: &Log| log.ranges.iter().map(|range| range.last).max();
-        let log = match facts.following {
-            Some(key) => facts.logs.iter().find(|log| log.lineage == key)?,
-            None => facts.logs.iter().max_by_key(|log| (last(log), log.lineage))?,
-        };
+        let followed = facts.followed()?;
+        let log = facts.logs.iter().find(|log| log.lineage == followed)?;
         let first = log.ranges.iter().map(|range| range.first).min()?;
-        let seconds = u64::try_from(last(log)?.duration_since(first).as_secs()).unwrap_or(0).max(1);
+        let seconds = u64::try_from(log.last()?.duration_since(first).as_secs()).unwrap_or(0).max(1);
         let sum = |part: fn(&LogRange) -> u64| log.ranges.iter().map(part).fold(0, u64::saturating_add);
         Some(Self {
             lineage: log.lineage,

@@ -1,14 +1,13 @@
 //! What becomes of a service that is off, and of one that was deleted.
 //!
-//! ```text
-//!           power_off            delete
-//! running ------------> off ---------------> deleted ----------> purged
-//!    ^  <------------    |   (or by itself)     |      purge
-//!    |     power_on      |                      |
-//!    +---- delete -------|------> deleted       |
-//!                        <----------------------+
-//!                               recover
-//! ```
+//! | from | by | to |
+//! |---|---|---|
+//! | running | [`power_off`](Lifecycle::power_off) | off |
+//! | off | [`power_on`](Lifecycle::power_on) | running |
+//! | running, off | [`delete`](Lifecycle::delete) | deleted |
+//! | off | [`expire`](Lifecycle::expire), when it was off for too long | deleted |
+//! | deleted | [`recover`](Lifecycle::recover), in time | off |
+//! | deleted | [`purge`](Lifecycle::purge), when it is too late for that | purged |
 //!
 //! States carry when they began; deadlines follow from the [`LifecyclePolicy`], so a changed policy holds for everyone at once.
 

@@ -1,5 +1,7 @@
 //! What there will be.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
 use backup_policy::forecast::{ForecastId, forecast};
 use backup_policy::retention::{Backup, Facts, LineageKey, Log, LogRange, Position, RetentionPlan};
 use backup_policy::{BackupTime, Matrix, Plan, Profile, Schedule, ServiceKind};
@@ -30,6 +32,9 @@ fn what_will_exist_and_how_many_bytes() {
     assert_eq!(names, [ForecastId::Existing(7), ForecastId::Planned(0), ForecastId::Planned(1)]);
     assert_eq!((soon.planned, soon.backup_bytes, soon.log_bytes), (2, 300, 0));
     assert_eq!(soon.backups[1].ended, at("2026-11-27T15:10:00Z"));
+    // One that has not ended by then is not there.
+    let running = forecast(&redis, &schedule(&redis), &facts, at(NOW), at("2026-11-27T15:05:00Z")).unwrap();
+    assert_eq!((running.planned, running.backups.len()), (0, 1));
     // Three days of two backups each.
     let later = forecast(&redis, &schedule(&redis), &facts, at(NOW), at("2027-03-01T12:00:00Z")).unwrap();
     assert_eq!((later.backups.len(), later.backup_bytes), (6, 600));
@@ -58,6 +63,9 @@ fn log_grows_as_it_did() {
     assert_eq!(later.backups.len(), 3);
     assert_eq!(later.log_bytes, 24_000_000);
     assert!(later.plan.log(LineageKey(0)).unwrap().expired_bytes > 100_000_000);
+    // Twelve hours after the last backup there is more log.
+    let afternoon = forecast(&postgres, &schedule(&postgres), &facts, now, at("2026-12-10T15:00:00Z")).unwrap();
+    assert_eq!((afternoon.backups.len(), afternoon.log_bytes), (3, 30_000_000));
 }
 
 /// Expiring day by day comes to the same as deciding at the end.

@@ -1,5 +1,7 @@
 //! What becomes of services that are off or deleted.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
 use backup_policy::Age;
 use backup_policy::lifecycle::{
     Action, DeletionCause, Lifecycle, LifecyclePolicy, Notice, Outlook, Refusal, SentNotice,

@@ -1,5 +1,6 @@
 //! What is stored, as far as retention has to know it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -131,6 +132,12 @@ impl Log {
         Self { lineage, parent, ranges: Vec::new() }
     }
 
+    /// The moment of its last change that is stored.
+    #[must_use]
+    pub fn last(&self) -> Option<Timestamp> {
+        self.ranges.iter().map(|range| range.last).max()
+    }
+
     /// Adds a stored piece.
     #[must_use]
     pub fn with(mut self, range: LogRange) -> Self {
@@ -159,6 +166,16 @@ impl<Id> Facts<Id> {
     #[must_use]
     pub const fn of_backups(backups: Vec<Backup<Id>>) -> Self {
         Self { backups, logs: Vec::new(), following: None }
+    }
+
+    /// The history that the source follows, named or not. Nothing of it depends on the present.
+    #[must_use]
+    pub fn followed(&self) -> Option<LineageKey> {
+        self.following.or_else(|| {
+            let parents: BTreeSet<_> = self.logs.iter().filter_map(|log| Some(log.parent?.lineage)).collect();
+            let leaves = self.logs.iter().filter(|log| !parents.contains(&log.lineage));
+            leaves.max_by_key(|log| (log.last(), log.lineage)).map(|log| log.lineage)
+        })
     }
 
     /// Nothing yet.

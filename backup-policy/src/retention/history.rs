@@ -1,10 +1,10 @@
 //! The tree of histories, and the backups that lie on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::claims::horizon;
+use super::claims::{Placed, Places};
 use super::{Facts, LineageKey};
 
 /// A good backup with a position.
@@ -12,6 +12,7 @@ use super::{Facts, LineageKey};
 pub(super) struct Base {
     pub(super) offset: u64,
     pub(super) ended: Timestamp,
+    pub(super) place: usize,
     /// In the facts.
     pub(super) index: usize,
 }
@@ -38,36 +39,32 @@ pub(super) struct Histories {
 }
 
 impl Histories {
-    /// `order` are the indices of the backups that count, by their ends.
-    pub(super) fn new<Id>(facts: &Facts<Id>, order: &[usize], now: Timestamp) -> Self {
+    pub(super) fn new<Id>(facts: &Facts<Id>, places: &Places) -> Self {
         let mut histories = Self { all: Vec::new(), numbers: BTreeMap::new(), following: None };
         histories.add_logs(facts);
-        histories.following = match facts.following {
-            Some(key) => Some(histories.number(key)),
-            None => histories.latest_leaf(facts),
-        };
-        let base = |index: &usize| {
-            let backup = facts.backups.get(*index)?;
+        histories.following = facts.followed().map(|key| histories.number(key));
+        let base = |(place, placed): (usize, &Placed)| {
+            let backup = facts.backups.get(placed.index).filter(|backup| backup.good)?;
             let position = backup.position?;
-            Some((position.lineage, Base { offset: position.offset, ended: backup.ended, index: *index }))
+            Some((position.lineage, Base { offset: position.offset, ended: placed.ended, place, index: placed.index }))
         };
-        for (key, base) in order.iter().filter_map(base) {
-            let number = histories.number(key);
-            let history = &mut histories.all[number];
-            history.last = history.last.max(base.ended);
-            history.bases.push(base);
+        for (key, base) in places.counted().iter().enumerate().filter_map(base) {
+            histories.meet(key, base).bases.push(base);
         }
-        let horizon = horizon(now);
-        let future = |index: &usize| facts.backups[*index].good && facts.backups[*index].ended > horizon;
-        for (key, base) in (0..facts.backups.len()).filter(future).filter_map(|index| base(&index)) {
-            let number = histories.number(key);
-            let history = &mut histories.all[number];
-            history.last = history.last.max(base.ended);
+        for (key, base) in places.others().filter_map(base) {
+            let history = histories.meet(key, base);
             if history.refused.is_none_or(|known| base.offset < known.offset) {
                 history.refused = Some(base);
             }
         }
         histories
+    }
+
+    fn meet(&mut self, key: LineageKey, base: Base) -> &mut History {
+        let number = self.number(key);
+        let history = &mut self.all[number];
+        history.last = history.last.max(base.ended);
+        history
     }
 
     fn add_logs<Id>(&mut self, facts: &Facts<Id>) {
@@ -81,16 +78,8 @@ impl Histories {
                 }
             }
             let history = &mut self.all[number];
-            history.last = log.ranges.iter().map(|range| range.last).fold(history.last, Timestamp::max);
+            history.last = log.last().map_or(history.last, |last| last.max(history.last));
         }
-    }
-
-    /// The history with the latest log of those that no other one was forked from. Nothing of it depends on the present.
-    fn latest_leaf<Id>(&self, facts: &Facts<Id>) -> Option<usize> {
-        let parents: BTreeSet<usize> = self.all.iter().filter_map(|history| Some(history.parent?.0)).collect();
-        let leaves =
-            facts.logs.iter().filter_map(|log| self.find(log.lineage)).filter(|number| !parents.contains(number));
-        leaves.max_by_key(|number| (self.all[*number].last, self.all[*number].key))
     }
 
     /// The number of a history; one that is not known gets one.

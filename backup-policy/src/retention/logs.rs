@@ -6,7 +6,7 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::claims::Claims;
+use super::claims::{Claims, Placed};
 use super::history::{Base, Histories};
 use super::{Facts, LogKept, LogPlan, LogReason, Reason};
 use crate::age::Age;
@@ -26,18 +26,19 @@ impl<'a, Id: Copy + Ord + fmt::Display> Needs<'a, Id> {
 
     /// Keeps what leads to the present: from the newest good backup, and from the one that the followed log is replayed from,
     /// which is another one if the newest lies on what a failed primary had and its successor has not.
-    pub(super) fn replay(&mut self, order: &[usize], claims: &mut Claims) {
+    pub(super) fn replay(&mut self, counted: &[Placed], claims: &mut Claims) {
         if let Some(following) = self.histories.following {
             match self.histories.serving(following) {
                 Some((on, base)) => {
                     let lineage = self.histories.get(following).key;
-                    claims.add(base.index, Reason::Replay { lineage }, None);
+                    let replay = claims.reason(Reason::Replay { lineage });
+                    claims.add(base.place, replay, None);
                     self.path(following, on, base, LogReason::Replay { base: self.id(base) }, None);
                 }
                 None => self.whole(following, LogReason::NoBackupYet, None),
             }
         }
-        let newest = order.last().map(|index| &self.facts.backups[*index]);
+        let newest = counted.last().map(|placed| &self.facts.backups[placed.index]);
         let place = newest.and_then(|backup| Some((backup.id, backup.position?)));
         if let Some((base, position)) = place
             && let Some(on) = self.histories.find(position.lineage)
@@ -45,7 +46,7 @@ impl<'a, Id: Copy + Ord + fmt::Display> Needs<'a, Id> {
             self.add(on, LogReason::Replay { base }, position.offset, None);
         }
         for number in 0..self.histories.len() {
-            if order.is_empty() {
+            if counted.is_empty() {
                 self.whole(number, LogReason::NoBackupYet, None);
             }
             self.behind_refused(number);
@@ -94,7 +95,7 @@ impl<'a, Id: Copy + Ord + fmt::Display> Needs<'a, Id> {
         over: Timestamp,
         claims: &mut Claims,
     ) -> Option<(usize, Base, Timestamp)> {
-        let reason = Reason::Window { lineage: self.histories.get(number).key };
+        let claim = claims.reason(Reason::Window { lineage: self.histories.get(number).key });
         let now = claims.now();
         let (mut until, mut oldest) = (over, None);
         for (on, limit) in self.histories.path(number) {
@@ -102,7 +103,7 @@ impl<'a, Id: Copy + Ord + fmt::Display> Needs<'a, Id> {
                 if until <= now && on != number && place > 0 {
                     break;
                 }
-                claims.add(base.index, reason, Some(until));
+                claims.add(base.place, claim, Some(until));
                 // On one history the lowest offset counts, should offsets and times disagree.
                 let lower = |(known, lowest, _): (usize, Base, Timestamp)| known != on || base.offset < lowest.offset;
                 if until > now && oldest.is_none_or(lower) {

@@ -16,7 +16,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::claims::Claims;
+use self::claims::{Claims, Places};
 pub use self::facts::{Backup, Facts, Fork, LineageKey, Log, LogRange, Position};
 use self::history::Histories;
 use self::logs::Needs;
@@ -136,19 +136,20 @@ impl<Id: Copy + Ord + fmt::Display> RetentionPlan<Id> {
     /// order of their ends.
     #[must_use]
     pub fn of(profile: &Profile, now: Timestamp, facts: &Facts<Id>) -> Self {
-        let mut claims = Claims::new(now, &facts.backups);
-        let order = claims.common(profile, &facts.backups);
+        let places = Places::new(now, &facts.backups);
+        let mut claims = Claims::new(now, &places);
+        claims.common(profile, &facts.backups, &places);
         for (index, tier) in profile.tiers.iter().enumerate() {
-            tiers::claim(index, *tier, &facts.backups, &order, &mut claims);
+            tiers::claim(index, *tier, places.counted(), &mut claims);
         }
-        let histories = Histories::new(facts, &order, now);
+        let histories = Histories::new(facts, &places);
         let mut needs = Needs::new(&histories, facts);
-        needs.replay(&order, &mut claims);
+        needs.replay(places.counted(), &mut claims);
         if let Some(window) = profile.pitr {
             needs.window(window, &mut claims);
         }
         let logs = needs.plan();
-        let verdicts = claims.verdicts(&facts.backups);
+        let verdicts = claims.verdicts(&facts.backups, &places);
         let backups = facts.backups.iter().zip(verdicts).map(|(backup, verdict)| BackupPlan { id: backup.id, verdict });
         Self { now, backups: backups.collect(), logs }
     }

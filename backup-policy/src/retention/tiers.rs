@@ -7,22 +7,22 @@
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use super::claims::Claims;
-use super::{Backup, Reason};
+use super::Reason;
+use super::claims::{Claims, Placed};
 use crate::profile::{Period, Tier};
 
 const DAY: i64 = 86_400;
 
-/// Adds the claims of `tier`. `order` are the indices of the backups that count, by their ends.
-pub(super) fn claim<Id>(index: usize, tier: Tier, backups: &[Backup<Id>], order: &[usize], claims: &mut Claims) {
-    let keepers = keepers(tier.period(), backups, order);
-    let reason = Reason::Tier { index, tier };
-    for (place, keeper) in keepers.iter().enumerate() {
-        let ended = backups[*keeper].ended;
-        let by_age = tier.age().map(|age| Some(age.after(ended)));
+/// Adds the claims of `tier`.
+pub(super) fn claim(index: usize, tier: Tier, counted: &[Placed], claims: &mut Claims) {
+    let claim = claims.reason(Reason::Tier { index, tier });
+    let keepers = keepers(tier.period(), counted);
+    let now = claims.now();
+    for (number, place) in keepers.iter().enumerate() {
+        let by_age = tier.age().map(|age| Some(age.after(counted[*place].ended)));
         let by_count = tier.count().map(|count| {
-            let next = usize::try_from(count).ok().and_then(|count| keepers.get(place.checked_add(count)?));
-            next.map(|next| backups[*next].ended.min(claims.now()))
+            let next = usize::try_from(count).ok().and_then(|count| keepers.get(number.checked_add(count)?));
+            next.map(|next| counted[*next].ended.min(now))
         });
         // Either is enough, so the later end counts, and none is the latest.
         let until = match (by_age, by_count) {
@@ -30,24 +30,23 @@ pub(super) fn claim<Id>(index: usize, tier: Tier, backups: &[Backup<Id>], order:
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => continue,
         };
-        claims.add(*keeper, reason, until);
+        claims.add(*place, claim, until);
     }
 }
 
-/// The first backup of each period, by period.
-fn keepers<Id>(period: Period, backups: &[Backup<Id>], order: &[usize]) -> Vec<usize> {
+/// The places of the first backup of each period, by period.
+fn keepers(period: Period, counted: &[Placed]) -> Vec<usize> {
     if period == Period::Every {
-        return order.to_vec();
+        return (0..counted.len()).collect();
     }
-    let number = |index: usize| {
-        let backup = &backups[index];
-        number(period, backup.started.min(backup.ended))
-    };
-    let mut numbered: Vec<(i64, usize)> = order.iter().map(|index| (number(*index), *index)).collect();
-    // Stable, so that inside of a period the order of the ends stays.
-    numbered.sort_by_key(|(number, _)| *number);
-    numbered.dedup_by_key(|(number, _)| *number);
-    numbered.into_iter().map(|(_, index)| index).collect()
+    let numbers = counted.iter().enumerate().map(|(place, placed)| (number(period, placed.began), place));
+    let mut numbers: Vec<(i64, usize)> = numbers.collect();
+    // By places inside of a period, so that the first one is the one that ended first.
+    if !numbers.is_sorted() {
+        numbers.sort_unstable();
+    }
+    numbers.dedup_by_key(|(number, _)| *number);
+    numbers.into_iter().map(|(_, place)| place).collect()
 }
 
 /// The number of the period that `at` lies in; periods that follow each other have ascending numbers.

@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::promise::{PAGE, Promise, Sight};
 
-const STEP: SignedDuration = SignedDuration::from_mins(5);
+const STEP: SignedDuration = SignedDuration::from_mins(1);
 /// How long each backup takes.
 const LENGTH: SignedDuration = SignedDuration::from_mins(10);
-const STEPS: u32 = 60 * 24 * 12;
+const STEPS: u32 = 60 * 24 * 60;
 
 /// A service that is backed up as its plan says. Its log moves one byte a step.
 struct Service {
@@ -31,7 +31,7 @@ impl Service {
     }
 
     fn offset(&self, at: Timestamp) -> u64 {
-        u64::try_from(at.duration_since(self.created).as_mins() / 5).unwrap()
+        u64::try_from(at.duration_since(self.created).as_mins()).unwrap()
     }
 
     fn step(&mut self, now: Timestamp) {
@@ -114,7 +114,7 @@ fn simulate(cell: &str, profile: &Profile, promise: Promise) {
         let now = created + STEP * i32::try_from(step).unwrap();
         service.step(now);
         // At different times of the day.
-        if step % 41 == 40 {
+        if step % 197 == 196 {
             let restorable = |moment| service.restorable(moment);
             if let Some(broken) = promise.broken(&service.sight(now, &restorable)) {
                 panic!("{cell} at {now}: {broken}; promised was {promise:?}");

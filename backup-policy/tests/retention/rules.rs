@@ -177,6 +177,21 @@ fn a_window_keeps_the_base_before_its_start_and_all_log_since() {
 }
 
 #[test]
+fn the_first_moment_of_the_window_is_in_it() {
+    let window = with(&[newest(1, Period::Every)], |builder| builder.pitr(age("3d")));
+    // What a failed primary had and nobody follows; its last moment is that of day 10.
+    let mut facts = daily(10);
+    facts.logs.push(log(1, None, &[piece(0, 10, day(0), day(20))]));
+    facts.backups.push(at(20, day(1)).at(on(1, 0)));
+    let at_the_start = RetentionPlan::of(&window, day(13), &facts);
+    assert_eq!((kept(&at_the_start), at_the_start.log(LineageKey(0)).unwrap().keep_from), (vec![9, 20], Some(900)));
+    let later = RetentionPlan::of(&window, day(13) + jiff::SignedDuration::from_nanos(1), &facts);
+    assert_eq!(later.log(LineageKey(0)).unwrap().reasons.len(), 1, "only what leads to its end");
+    let reasons = reasons(&at_the_start, 9);
+    assert!(reasons.contains(&Reason::Window { lineage: LineageKey(0) }), "{reasons:?}");
+}
+
+#[test]
 fn without_a_window_log_is_kept_from_the_newest_backup_on() {
     let one = profile(&[newest(1, Period::Every)]);
     let plan = RetentionPlan::of(&one, day(10), &daily(10));

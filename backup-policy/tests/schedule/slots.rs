@@ -36,6 +36,12 @@ fn hour_and_minute_are_utc_and_apply_to_each_cadence() {
     let slots: Vec<_> = two_days.slots(at("2026-11-27T00:00:00Z")).take(2).collect();
     assert_eq!(slots[1].duration_since(slots[0]), SignedDuration::from_hours(48));
     assert_eq!(slots[0].strftime("%H:%M").to_string(), "03:15");
+    // Not all services are backed up on the same days.
+    let time = BackupTime::new(Some(3), Some(15)).unwrap();
+    let next =
+        |n: u32| Schedule::new("every 2d".parse().unwrap(), time, &format!("service-{n}")).unwrap().next(slots[0]);
+    let early = (0..100).filter(|n| next(*n) != Some(slots[1])).count();
+    assert!((30..70).contains(&early), "{early}");
 }
 
 #[test]
