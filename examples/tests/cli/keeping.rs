@@ -55,7 +55,7 @@ async fn a_plan_says_why_and_lets_go_only_when_told_and_never_of_what_is_held() 
     // One's own plan, in a document; what is wrong in it is named.
     let file = vault.dir.path().join("plans.json");
     let write = |cadence: &str| {
-        let profile = json!({ "backups": { "cadence": cadence, "tiers": [{ "period": "every", "age": "1d" }] } });
+        let profile = json!({ "backups": { "cadence": cadence, "tiers": [{ "period": "every", "age": "1d" }], "users_may": [] } });
         let document = json!({ "plans": ["gold"], "services": { "postgres": { "gold": profile } } });
         std::fs::write(&file, document.to_string()).unwrap();
     };
