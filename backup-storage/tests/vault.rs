@@ -7,7 +7,7 @@ use backup_core::catalog::{Actor, Event, Role, ServiceChange, ServiceSpec};
 use backup_core::engine::{BackupSinkExt, Work};
 use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::env::Env;
-use backup_core::repository::{Found, ParentChoice, Repository, Vault as _};
+use backup_core::repository::{Found, ParentChoice, Repository};
 use backup_core::{Consistency, ErrorKind, ServiceId, Snapshot};
 use backup_crypto::{Identity, RawKey};
 use backup_storage::fault::{Crash, Fault, FaultOp, FaultPlan, FaultStore};
@@ -107,7 +107,7 @@ async fn nothing_is_left_on_disk_of_a_service_that_was_purged_and_the_others_sta
     assert_eq!(found(&vault, &gone).await, "nothing");
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["stays"]);
-    assert_eq!(backup_core::repository::Vault::services(&vault).await.unwrap(), [stays.clone()]);
+    assert_eq!(backup_core::repository::Vault::services(&vault).await.unwrap(), std::slice::from_ref(&stays));
     assert_eq!(found(&vault, &stays).await, "repository");
     filled(&vault, &gone).await;
 }
@@ -128,7 +128,8 @@ async fn a_process_that_dies_anywhere_leaves_what_the_next_one_finishes() {
             () = faults.crashed() => false,
         };
         faults.revive();
-        let rest = names(&Store::from_object_store(inner.clone()).at("svc").unwrap()).await;
+        let rest =
+            names(&Store::from_object_store(Arc::clone(&inner) as Arc<dyn ObjectStore>).at("svc").unwrap()).await;
         let keys = rest.iter().any(|name| name.starts_with("keys/"));
         // Whoever copies what is there now can read nothing of it once the keys have gone.
         if !keys {
@@ -154,13 +155,13 @@ async fn a_process_that_dies_anywhere_leaves_what_the_next_one_finishes() {
 #[tokio::test]
 async fn a_mark_alone_destroys_nothing_and_lost_keys_do_not_either() {
     let inner = Arc::new(InMemory::new());
-    let vault = vault(Store::from_object_store(inner.clone()));
+    let vault = vault(Store::from_object_store(Arc::clone(&inner) as Arc<dyn ObjectStore>));
     let service = id("svc");
     filled(&vault, &service).await;
     let store = Store::from_object_store(inner).at("svc").unwrap();
     // Somebody who can only write objects says so.
     let mark = ObjectName::new("purge").unwrap();
-    store.create(&mark, Bytes::from_static(b"gone")).await.unwrap();
+    assert!(store.create(&mark, Bytes::from_static(b"gone")).await.unwrap().is_ours());
     assert_eq!(found(&vault, &service).await, "repository");
     assert_eq!(destroy(&vault, &service).await.unwrap_err().kind(), ErrorKind::Conflict);
     store.delete(&mark).await.unwrap();

@@ -383,6 +383,14 @@ pub enum Rejected {
     Service(#[from] ServiceRejected),
 }
 
+impl Rejected {
+    /// The error of somebody who has asked for this, where nobody was faster.
+    #[must_use]
+    pub fn asked(self) -> Error {
+        Error::invalid(self.to_string()).with_source(self)
+    }
+}
+
 impl From<Rejected> for Error {
     fn from(rejected: Rejected) -> Self {
         Self::new(ErrorKind::Conflict, rejected.to_string()).with_source(rejected)

@@ -1,6 +1,6 @@
 //! Taking a backup.
 
-use crate::catalog::BackupRecord;
+use crate::catalog::{BackupRecord, Rejected};
 use crate::engine::{BackupContext, BackupEngine, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{ParentChoice, Repository};
@@ -58,7 +58,7 @@ pub async fn backup(
         }
         ParentChoice::Backup(id) => {
             let catalog = work.run(repository.catalog()).await?;
-            let named = catalog.existing(id).map_err(|absent| Error::invalid(absent.to_string()))?;
+            let named = catalog.existing(id).map_err(Rejected::asked)?;
             if !own(&named) {
                 let Snapshot { engine: other, source, .. } = &named.snapshot;
                 return Err(Error::invalid(format!(

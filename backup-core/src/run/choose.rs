@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::windows::{Restorable, TimedWindow, timed};
-use crate::catalog::{BackupRecord, Catalog};
+use crate::catalog::{BackupRecord, Catalog, Rejected};
 use crate::engine::{BackupEngine, LogSource, RestoreLog};
 use crate::error::{Error, Result};
 use crate::id::BackupId;
@@ -50,7 +50,7 @@ impl Choices<'_> {
 
     fn backup(&self, id: BackupId) -> Result<&BackupRecord> {
         let engine = self.name();
-        let backup = self.catalog.existing(id).map_err(|absent| Error::invalid(absent.to_string()))?;
+        let backup = self.catalog.existing(id).map_err(Rejected::asked)?;
         if backup.snapshot.engine != engine {
             let other = &backup.snapshot.engine;
             return Err(Error::invalid(format!("backup {id} is of engine {other}, not of {engine}")));

@@ -18,8 +18,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::ServiceId;
 use crate::repository::{Found, Repository, Vault};
 
-/// New services are looked for, and what others have decided about known ones is noticed, this often at the latest.
+/// New services are looked for this often.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_mins(5);
+/// What other processes have decided about a service is noticed after this time at the latest: one request for each service.
+const REVISIT: SignedDuration = SignedDuration::from_hours(1);
 /// The pause between two ticks of [`Fleet::run`], at most.
 const PULSE: Duration = Duration::from_secs(30);
 
@@ -279,7 +281,7 @@ impl Fleet {
         let mut due: Vec<_> = {
             let roll = self.roll.lock();
             // A clock that was set back must not make anybody wait for what it showed before.
-            let far = now.checked_add(LOOK_EVERY).unwrap_or(Timestamp::MAX);
+            let far = now.checked_add(REVISIT).unwrap_or(Timestamp::MAX);
             let due = roll.services.values().filter(|known| known.next <= now || known.next > far);
             due.map(|known| (known.next, known.service.clone())).collect()
         };
@@ -306,7 +308,7 @@ impl Fleet {
         tick: &mut FleetTick,
     ) -> Result<()> {
         // What other processes decide is noticed by looking.
-        let far = now.checked_add(LOOK_EVERY).unwrap_or(Timestamp::MAX);
+        let far = now.checked_add(REVISIT).unwrap_or(Timestamp::MAX);
         let next = match outcome {
             Ok(ticked) => {
                 let purged = ticked.done.iter().any(|done| matches!(done, Done::Purged { .. }));

@@ -6,7 +6,7 @@ use super::fleet::{Fleet, NewService};
 use super::managed::{ManagedService, explained, state_of};
 use super::power::fork_hold;
 use super::role::Action;
-use crate::catalog::{Actor, Catalog, Event, Origin, Stage};
+use crate::catalog::{Actor, Catalog, Event, Origin, Rejected, Stage};
 use crate::engine::Work;
 use crate::error::{Error, Result};
 use crate::id::{BackupId, ServiceId};
@@ -136,7 +136,7 @@ impl ManagedService {
         match target {
             ForkTarget::Latest => Ok(origin(catalog.latest().ok_or_else(none)?.id, None, true)),
             ForkTarget::Backup(id) => {
-                let found = catalog.existing(id).map_err(|absent| Error::invalid(absent.to_string()))?;
+                let found = catalog.existing(id).map_err(Rejected::asked)?;
                 Ok(origin(found.id, None, false))
             }
             ForkTarget::Time(time) => {

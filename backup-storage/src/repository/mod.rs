@@ -243,11 +243,6 @@ impl Repository {
     }
 }
 
-/// A backup that was named and is not there.
-fn absent(rejected: Rejected) -> Error {
-    Error::invalid(rejected.to_string())
-}
-
 /// Why there is nothing to open.
 async fn missing(store: &Store, service: &ServiceId) -> Result<Error> {
     let rest = store.list("").try_next().await?;
@@ -356,7 +351,7 @@ impl backup_core::repository::Repository for Repository {
         let parent = match parent {
             ParentChoice::None => None,
             ParentChoice::Newest => catalog.latest().cloned(),
-            ParentChoice::Backup(id) => Some(catalog.existing(id).map_err(absent)?.clone()),
+            ParentChoice::Backup(id) => Some(catalog.existing(id).map_err(Rejected::asked)?.clone()),
         };
         let (context, journal) = (Arc::clone(&self.context), Arc::clone(&self.journal));
         Ok(Box::new(Session::begin(context, journal, &self.cache, parent, work).await?))
@@ -364,7 +359,7 @@ impl backup_core::repository::Repository for Repository {
 
     async fn open(&self, backup: BackupId) -> backup_core::Result<Arc<dyn BackupSource>> {
         let catalog = self.journal.refresh().await?;
-        let record = catalog.existing(backup).map_err(absent)?.clone();
+        let record = catalog.existing(backup).map_err(Rejected::asked)?.clone();
         Ok(Arc::new(BackupReader::open(Arc::clone(&self.context), Arc::clone(&self.cache), record).await?))
     }
 

@@ -38,7 +38,7 @@ pub use vault::MemoryVault;
 struct Shared {
     /// Events in their stored form, so that whatever the encoding loses is lost here too.
     journal: Vec<Vec<u8>>,
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     manifests: BTreeMap<BackupId, Arc<Manifest>>,
     /// In the order in which it was stored.
     log: Vec<Arc<Piece>>,
@@ -51,7 +51,7 @@ impl Shared {
             minicbor::to_vec(event).map_err(|e| Error::internal("an event cannot be encoded").with_source(e))?;
         let stored = minicbor::decode(&bytes)
             .map_err(|e| Error::internal("an event cannot be decoded from its own bytes").with_source(e))?;
-        self.catalog.apply(&stored)?;
+        Arc::make_mut(&mut self.catalog).apply(&stored)?;
         self.journal.push(bytes);
         Ok(())
     }
@@ -113,17 +113,17 @@ impl Repository for MemoryRepository {
     }
 
     async fn catalog(&self) -> Result<Arc<Catalog>> {
-        Ok(Arc::new(self.shared.lock().catalog.clone()))
+        Ok(Arc::clone(&self.shared.lock().catalog))
     }
 
     async fn decide(&self, decide: &mut Decision<'_>) -> Result<Arc<Catalog>> {
         let mut shared = self.shared.lock();
         let events = Event::decisions(decide(&shared.catalog)?)?;
         // All or none.
-        let mut tried = shared.catalog.clone();
+        let mut tried = Catalog::clone(&shared.catalog);
         events.iter().try_for_each(|event| tried.apply(event))?;
         events.iter().try_for_each(|event| shared.append(event))?;
-        Ok(Arc::new(shared.catalog.clone()))
+        Ok(Arc::clone(&shared.catalog))
     }
 
     async fn begin(&self, parent: ParentChoice, work: &Work) -> Result<Box<dyn BackupSession>> {
@@ -132,7 +132,7 @@ impl Repository for MemoryRepository {
         let parent = match parent {
             ParentChoice::Newest => shared.catalog.latest().cloned(),
             ParentChoice::None => None,
-            ParentChoice::Backup(id) => Some(shared.catalog.existing(id).map_err(absent)?.clone()),
+            ParentChoice::Backup(id) => Some(shared.catalog.existing(id).map_err(Rejected::asked)?.clone()),
         };
         let session = SessionId::mint(work.env());
         shared.append(&Event::SessionOpened {
@@ -153,7 +153,7 @@ impl Repository for MemoryRepository {
 
     async fn open(&self, backup: BackupId) -> Result<Arc<dyn BackupSource>> {
         let shared = self.shared.lock();
-        let record = shared.catalog.existing(backup).map_err(absent)?.clone();
+        let record = shared.catalog.existing(backup).map_err(Rejected::asked)?.clone();
         let manifest = shared.manifests.get(&backup).ok_or_else(|| unknown(backup))?;
         Ok(Arc::new(MemorySource::new(record, Arc::clone(manifest))))
     }
@@ -197,11 +197,6 @@ impl Repository for MemoryRepository {
     async fn log(&self) -> Result<Arc<dyn LogSource>> {
         Ok(Arc::new(self.shared.lock().log_source()))
     }
-}
-
-/// A backup that was named and is not there.
-fn absent(rejected: Rejected) -> Error {
-    Error::invalid(rejected.to_string())
 }
 
 fn unknown(backup: BackupId) -> Error {

@@ -97,7 +97,7 @@ async fn a_runner_that_lost_its_lease_commits_nothing() {
     // The first runner is stopped for longer than its lease in the middle of a backup.
     world.machines.crash.arm(6);
     let work = world.work();
-    let mut stopped = std::pin::pin!(service.tick(&work));
+    let mut stopped = Box::pin(service.tick(&work));
     tokio::select! {
         _ = &mut stopped => panic!("it was to stop"),
         () = world.machines.crash.happened.notified() => {}
