@@ -52,6 +52,7 @@ mutants! {
     forgetting_what_a_patch_brings: ForgetsPatches by suite::patches_make_complete_entries;
     taking_patches_of_any_length: TakesAnyPatch by suite::patches_that_do_not_fit;
     believing_patches_that_are_to_be_verified: BelievesPatches by suite::patches_that_are_verified;
+    showing_the_inspector_patches_twice: InspectsTwice by suite::inspectors_see_what_a_patch_brings;
     trusting_young_files: TrustsYoungFiles by suite::unchanged_files_are_not_read;
     showing_the_inspector_things_twice: InspectsTwice by suite::inspectors_see_everything_once;
     hiding_zeros_from_the_inspector: InspectsNoZeros by suite::inspectors_see_everything_once;

@@ -184,6 +184,7 @@ impl BackupSink for MutantSink {
 
     async fn put_patch(&self, mut patch: Patch, body: BoxStream<'_, Result<Bytes>>) -> Result<Stored> {
         patch.meta = self.meta(patch.meta);
+        patch.inspector = self.inspector(patch.inspector.take());
         match self.fault {
             Fault::ForgetsPatches => {
                 let zeros = body.map_ok(|bytes| Bytes::from(vec![0; bytes.len()])).boxed();

@@ -75,7 +75,8 @@ pub use localfiles::{
     unchanged_files_are_not_read, vanished_and_odd_files,
 };
 pub use patches::{
-    patches_make_complete_entries, patches_of_zeros_and_of_the_same, patches_that_are_verified, patches_that_do_not_fit,
+    inspectors_see_what_a_patch_brings, patches_make_complete_entries, patches_of_zeros_and_of_the_same,
+    patches_that_are_verified, patches_that_do_not_fit,
 };
 pub use reading::{entries_and_selectors, footprints, ranges, unknown_things_are_refused};
 pub use roundtrip::{contents_of_every_size, odd_pieces, special_entries};
@@ -154,6 +155,7 @@ pub async fn run(harness: &dyn RepositoryHarness) {
         patches_of_zeros_and_of_the_same,
         patches_that_do_not_fit,
         patches_that_are_verified,
+        inspectors_see_what_a_patch_brings,
         extract_places_everything,
         extract_refuses_existing,
         extract_writes_last_things_last,

@@ -1,6 +1,7 @@
 //! Entries of which only what changed comes.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt};
@@ -8,7 +9,7 @@ use futures::stream::{self, StreamExt};
 use super::RepositoryHarness;
 use super::stage::{Stage, content as stored, delta, extract, file, path, range, scratch};
 use crate::conformance::bytes::{BLOCK, MIB, noise};
-use crate::engine::{BackupSink, Changes, Patch, Stored};
+use crate::engine::{BackupSink, BlockInspector, Changes, Patch, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{ParentChoice, VerifyLevel};
 
@@ -106,6 +107,41 @@ pub async fn patches_make_complete_entries(harness: &dyn RepositoryHarness) {
     assert!(report.expect("a repository can be verified").is_sound());
 }
 
+/// What an inspector has seen.
+#[derive(Debug, Default)]
+struct Seen(parking_lot::Mutex<Vec<(u64, Vec<u8>)>>);
+
+impl BlockInspector for Seen {
+    fn inspect(&self, offset: u64, bytes: &[u8]) {
+        self.0.lock().push((offset, bytes.to_vec()));
+    }
+}
+
+/// An inspector sees what comes, once, and nothing of what is taken from the parent.
+pub async fn inspectors_see_what_a_patch_brings(harness: &dyn RepositoryHarness) {
+    let stage = Stage::new(harness).await;
+    let before = noise(1, 2 * MIB);
+    stage.store(ParentChoice::None, &[("table", &before)]).await;
+    let ranges = [page(0), page(15), page(16), 262_144..1_500_000];
+    let after = changed(&before, &ranges, before.len(), 2);
+    let seen = Arc::new(Seen::default());
+    let session = stage.begin(ParentChoice::Newest).await;
+    let patch = Patch::new(file("table"), after.len() as u64, Changes::new(ranges.iter().cloned()));
+    let patch = patch.with_inspector(Some(Arc::<Seen>::clone(&seen)));
+    let bytes = body(&after, &ranges);
+    let put = session.sink().put_patch(patch, stream::iter([Ok(bytes)]).boxed()).await;
+    put.expect("a patch can be put");
+    stage.commit(session).await;
+    let seen = std::mem::take(&mut *seen.0.lock());
+    let total: usize = seen.iter().map(|(_, bytes)| bytes.len()).sum();
+    let places = Changes::new(seen.iter().map(|(at, bytes)| *at..*at + bytes.len() as u64));
+    assert_eq!(places.ranges(), Changes::new(ranges.iter().cloned()).ranges());
+    assert_eq!(total as u64, places.ranges().iter().map(|range| range.end - range.start).sum::<u64>());
+    for (at, bytes) in &seen {
+        assert!(bytes.len() <= MIB && after[*at as usize..][..bytes.len()] == bytes[..], "byte {at}");
+    }
+}
+
 /// Zeros are content, and a patch that says nothing new is stored all the same.
 pub async fn patches_of_zeros_and_of_the_same(harness: &dyn RepositoryHarness) {
     let stage = Stage::new(harness).await;
@@ -140,7 +176,8 @@ pub async fn patches_that_do_not_fit(harness: &dyn RepositoryHarness) {
     let sink = session.sink();
     let many: Vec<_> = (0..256).step_by(2).map(page).collect();
     let size = |ranges: &[Range<u64>]| ranges.iter().map(|range| range.end - range.start).sum::<u64>() as usize;
-    let cases: [(&str, &str, usize, &[Range<u64>], usize); 9] = [
+    type Case<'a> = (&'a str, &'a str, usize, &'a [Range<u64>], usize);
+    let cases: [Case<'_>; 9] = [
         ("of nothing", "unknown", len, &[page(0)], PAGE),
         ("behind the end", "table", len, &[page(256), page(257)], 2 * PAGE),
         ("grown without a word", "table", len + PAGE, &[page(0)], PAGE),

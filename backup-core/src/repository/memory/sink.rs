@@ -221,7 +221,10 @@ impl BackupSink for MemorySink {
             return Err(patch.wrong_body(false));
         }
         let read_bytes = rest.len() as u64;
-        let mut blocks = Blocks::new(self.session, Some(parent), patch.inspector.as_deref());
+        // What is taken from the parent is not looked at.
+        let inspector = patch.inspector.as_deref();
+        let whole = inspector.filter(|_| patch.changes.is_verified());
+        let mut blocks = Blocks::new(self.session, Some(parent), whole);
         if patch.changes.is_verified() {
             blocks.expect_changes(&patch.changes);
             blocks.push(&rest);
@@ -229,7 +232,11 @@ impl BackupSink for MemorySink {
             let mut at = 0;
             for range in patch.changes.ranges() {
                 blocks.push(&parent.bytes(at..range.start));
-                blocks.push(&rest.split_to((range.end - range.start) as usize));
+                let fresh = rest.split_to((range.end - range.start) as usize);
+                if let Some(inspector) = inspector {
+                    inspect(inspector, range.start, &fresh);
+                }
+                blocks.push(&fresh);
                 at = range.end;
             }
             blocks.push(&parent.bytes(at..patch.len));
@@ -258,6 +265,15 @@ impl BackupSink for MemorySink {
 
     fn concurrency(&self) -> usize {
         4
+    }
+}
+
+/// Shows `bytes`, which stand at `at`, to an inspector, block by block.
+fn inspect(inspector: &dyn BlockInspector, mut at: u64, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let (now, later) = bytes.split_at(bytes.len().min(BLOCK - (at % BLOCK as u64) as usize));
+        inspector.inspect(at, now);
+        (at, bytes) = (at + now.len() as u64, later);
     }
 }
 
