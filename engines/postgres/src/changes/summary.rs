@@ -104,14 +104,18 @@ mod tests {
             map.summarized(&row);
         }
         assert_eq!((map.start(), map.end(), map.doubt()), (Lsn(100), Lsn(200), None));
-        let blocks = |path: &str| map.file(path.as_bytes());
-        assert_eq!(blocks("base/5/7"), Changed::Blocks(vec![3..4]));
-        assert_eq!(blocks("base/5/7.1"), Changed::Blocks(vec![140_000 - 131_072..140_000 - 131_072 + 1]));
-        assert_eq!(blocks("base/5/7_vm"), Changed::Blocks(vec![0..1, 4..5]));
-        assert_eq!(blocks("base/5/8"), Changed::Blocks(vec![70_000..131_072]));
-        assert_eq!(blocks("base/5/8_vm"), Changed::Blocks(vec![2..131_072]));
-        assert_eq!(blocks("base/5/9_vm"), Changed::Blocks(vec![2..131_072]));
-        assert_eq!(blocks("base/5/10"), Changed::Unchanged);
+        let blocks = |path: &str| match map.file(path.as_bytes()) {
+            Changed::Blocks(ranges) => ranges.into_iter().map(|range| (range.start, range.end)).collect(),
+            Changed::Whole => vec![(0, u32::MAX)],
+            Changed::Unchanged => Vec::new(),
+        };
+        assert_eq!(blocks("base/5/7"), [(3, 4)]);
+        assert_eq!(blocks("base/5/7.1"), [(8928, 8929)]);
+        assert_eq!(blocks("base/5/7_vm"), [(0, 1), (4, 5)]);
+        assert_eq!(blocks("base/5/8"), [(70_000, 131_072)]);
+        assert_eq!(blocks("base/5/8_vm"), [(2, 131_072)]);
+        assert_eq!(blocks("base/5/9_vm"), [(2, 131_072)]);
+        assert_eq!(blocks("base/5/10"), []);
         let reset = |path: &str| map.reset(path.as_bytes());
         assert_eq!((reset("base/5/7"), reset("base/5/8"), reset("base/5/8.1")), (None, Some(70_000), Some(0)));
         assert_eq!((reset("base/5/8_vm"), reset("base/5/9_vm"), reset("base/6/8")), (Some(2), Some(2), None));

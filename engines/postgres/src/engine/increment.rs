@@ -95,8 +95,10 @@ impl Basis {
         if bad.contains_key("") {
             return unclear("the parent has pages with wrong checksums that it does not name".to_owned());
         }
-        if !summaries::readable(sql).await? {
-            return unclear("the role may not read the server's summaries of its log".to_owned());
+        match summaries::readable(sql).await {
+            Ok(true) => {}
+            Ok(false) => return unclear("the role may not read the server's summaries of its log".to_owned()),
+            Err(error) => return unclear(error.to_string()),
         }
         let mut basis = Self { source: Arc::clone(source), before, history: None, bad, proof: Proof::Named };
         match basis.recognise(replication).await {

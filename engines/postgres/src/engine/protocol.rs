@@ -37,6 +37,9 @@ pub(super) async fn backup(
     }
     let mut log = Session::connect(&connection, SessionKind::Replication).await?;
     let found = Basis::find(cx, settings.changes, server, sql, &mut log).await?;
+    if !log.is_idle() {
+        log = Session::connect(&connection, SessionKind::Replication).await?;
+    }
     // A slot of its own session keeps the log until it has been fetched. Whatever a server refuses to such a session costs the slot,
     // so nothing else is asked of it before that.
     let slot = format!("backup_{name}");

@@ -148,6 +148,7 @@ pub(super) async fn seen(session: &mut Session, timeline: TimelineId, range: Ran
             }
         };
         let Some(message) = message else {
+            stream.finish().await?;
             return Err(backup_core::Error::environment(format!("the server left timeline {timeline} at {at}")));
         };
         match Sent::parse(message, at)? {
