@@ -49,6 +49,10 @@ mutants! {
     reading_what_need_not_be_read: ReadsAlways by suite::unchanged_files_are_not_read;
     taking_changed_files_whole: IgnoresChanges by suite::changes_make_the_next_backup;
     believing_what_is_to_be_verified: BelievesChanges by suite::changes_that_are_verified;
+    forgetting_what_a_patch_brings: ForgetsPatches by suite::patches_make_complete_entries;
+    taking_patches_of_any_length: TakesAnyPatch by suite::patches_that_do_not_fit;
+    believing_patches_that_are_to_be_verified: BelievesPatches by suite::patches_that_are_verified;
+    showing_the_inspector_patches_twice: InspectsTwice by suite::inspectors_see_what_a_patch_brings;
     trusting_young_files: TrustsYoungFiles by suite::unchanged_files_are_not_read;
     showing_the_inspector_things_twice: InspectsTwice by suite::inspectors_see_everything_once;
     hiding_zeros_from_the_inspector: InspectsNoZeros by suite::inspectors_see_everything_once;

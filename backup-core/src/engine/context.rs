@@ -108,13 +108,21 @@ pub struct BackupContext {
     work: Work,
     sink: Arc<dyn BackupSink>,
     parent: Option<BackupRecord>,
+    parent_source: Option<Arc<dyn BackupSource>>,
     log: Option<Arc<dyn LogSource>>,
 }
 
 impl BackupContext {
     /// A context that writes into `sink`, whose content may be shared with `parent`.
     pub fn new(work: Work, sink: Arc<dyn BackupSink>, parent: Option<BackupRecord>) -> Self {
-        Self { work, sink, parent, log: None }
+        Self { work, sink, parent, parent_source: None, log: None }
+    }
+
+    /// Sets where the parent can be read.
+    #[must_use]
+    pub fn with_parent_source(mut self, source: Option<Arc<dyn BackupSource>>) -> Self {
+        self.parent_source = source;
+        self
     }
 
     /// Sets the log of the same service.
@@ -146,6 +154,12 @@ impl BackupContext {
     #[must_use]
     pub fn parent(&self) -> Option<&BackupRecord> {
         self.parent.as_ref()
+    }
+
+    /// The same backup for reading. What an engine may want to know of it is what a source compares with.
+    #[must_use]
+    pub fn parent_source(&self) -> Option<&Arc<dyn BackupSource>> {
+        self.parent_source.as_ref()
     }
 }
 

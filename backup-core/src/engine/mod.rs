@@ -5,12 +5,14 @@
 
 mod context;
 mod log;
+mod patch;
 mod sink;
 mod source;
 
 pub use context::{BackupContext, CheckContext, RestoreContext, Work};
 pub(crate) use log::no_position;
 pub use log::{Imported, LogContext, LogEngine, LogOptions, LogSink, LogSource, RestoreLog, StatedPosition};
+pub use patch::Patch;
 pub use sink::{BackupSink, BackupSinkExt, BlockInspector, Changes, LocalFile, OnShrink, Put, Stored, Unchanged};
 pub use source::{BackupSource, BackupSourceExt, Existing, Extract, Extracted, Footprint};
 

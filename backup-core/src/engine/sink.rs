@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
+use super::patch::Patch;
 use crate::entry::EntryMeta;
 use crate::error::Result;
 
@@ -19,7 +20,7 @@ pub trait BlockInspector: Debug + Send + Sync + 'static {
     /// Looks at `bytes`, which stand at `offset` of the entry.
     ///
     /// `offset` is a multiple of 128 KiB and `bytes` has at most 1 MiB; it ends at a multiple of 128 KiB or at the end of
-    /// the entry. Of a file that was put with [`Unchanged::Outside`] it may also be one of the ranges that were given, or a part of
+    /// the entry. Of a file that was put with [`Unchanged::Outside`], and of a [`Patch`], it may also be one of the ranges that were given, or a part of
     /// one that begins and ends at a multiple of 128 KiB. Content that is not read because it is known to be unchanged does
     /// not pass here.
     fn inspect(&self, offset: u64, bytes: &[u8]);
@@ -210,6 +211,16 @@ pub trait BackupSink: Debug + Send + Sync {
         body: BoxStream<'_, Result<Bytes>>,
         inspector: Option<Arc<dyn BlockInspector>>,
     ) -> Result<Stored>;
+
+    /// Stores an entry that is the parent's of the same path, but for what `patch` says has changed: `body` brings the bytes of these
+    /// places, one after the other, and nothing else. The stored entry is complete, it does not depend on the parent backup.
+    ///
+    /// A block of which only some is new has no known hash, because nobody has seen all of it: a later comparison stores it again.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the parent has no such entry, the patch [does not fit](Patch::check), or
+    /// `body` has another length; those of `body` unchanged, and those of [`put_file`](Self::put_file).
+    async fn put_patch(&self, patch: Patch, body: BoxStream<'_, Result<Bytes>>) -> Result<Stored>;
 
     /// Takes the content of `meta`'s identity from the parent backup, if it has it, without reading anything.
     ///

@@ -114,6 +114,9 @@ pub trait BackupSession: Debug + Send {
     /// The backup whose content it reuses.
     fn parent(&self) -> Option<&BackupRecord>;
 
+    /// That backup, for reading.
+    fn parent_source(&self) -> Option<Arc<dyn BackupSource>>;
+
     /// Where an engine puts entries.
     fn sink(&self) -> Arc<dyn BackupSink>;
 

@@ -81,7 +81,8 @@ pub async fn backup(
         }
     }
     let session = work.run(repository.begin(parent, work)).await?;
-    let cx = BackupContext::new(work.clone(), session.sink(), session.parent().cloned()).with_log(log);
+    let cx = BackupContext::new(work.clone(), session.sink(), session.parent().cloned());
+    let cx = cx.with_parent_source(session.parent_source()).with_log(log);
     let snapshot = match work.run(engine.backup(&cx)).await.and_then(|snapshot| work.checkpoint().map(|()| snapshot)) {
         Ok(snapshot) => snapshot,
         Err(error) => {

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use backup_core::catalog::BackupRecord;
-use backup_core::engine::{BackupSink, BlockInspector, Changes, LocalFile, Put, Stored, Unchanged};
+use backup_core::engine::{
+    BackupSink, BackupSource, BlockInspector, Changes, LocalFile, Patch, Put, Stored, Unchanged,
+};
 use backup_core::entry::EntryMeta;
 use backup_core::repository::BackupSession;
 use backup_core::{BackupSinkExt, Consistency, ErrorKind, Result, SessionId, Snapshot};
@@ -47,6 +49,10 @@ impl BackupSession for MutantSession {
 
     fn parent(&self) -> Option<&BackupRecord> {
         self.inner().parent()
+    }
+
+    fn parent_source(&self) -> Option<Arc<dyn BackupSource>> {
+        self.inner().parent_source()
     }
 
     fn sink(&self) -> Arc<dyn BackupSink> {
@@ -174,6 +180,32 @@ impl BackupSink for MutantSink {
         }
         let outcome = self.inner.put_stream(meta, body, inspector).await;
         self.outcome(outcome, Stored::default())
+    }
+
+    async fn put_patch(&self, mut patch: Patch, body: BoxStream<'_, Result<Bytes>>) -> Result<Stored> {
+        patch.meta = self.meta(patch.meta);
+        patch.inspector = self.inspector(patch.inspector.take());
+        match self.fault {
+            Fault::ForgetsPatches => {
+                let zeros = body.map_ok(|bytes| Bytes::from(vec![0; bytes.len()])).boxed();
+                self.inner.put_patch(patch, zeros).await
+            }
+            Fault::TakesAnyPatch => {
+                let most = patch.body_len() as usize;
+                let given: Vec<Bytes> = body.try_collect().await?;
+                let mut given = given.concat();
+                given.resize(most, 0);
+                self.inner.put_patch(patch, futures::stream::once(async { Ok(given.into()) }).boxed()).await
+            }
+            Fault::BelievesPatches => {
+                let stored = self.inner.put_patch(patch, body).await?;
+                Ok(Stored { unexpected: 0, ..stored })
+            }
+            _ => {
+                let outcome = self.inner.put_patch(patch, body).await;
+                self.outcome(outcome, Stored::default())
+            }
+        }
     }
 
     async fn reuse(&self, meta: EntryMeta) -> Result<Option<Stored>> {

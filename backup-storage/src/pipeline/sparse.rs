@@ -1,4 +1,4 @@
-//! What is read of a file of which it is known what may have changed. Pure.
+//! What is read of a file of which it is known what may have changed, and what is taken of a patch. Pure.
 
 use std::ops::Range;
 
@@ -58,6 +58,35 @@ pub(crate) fn plan(changes: &Changes, len: u64, parent: &ParentContent) -> Vec<S
             let patched: u64 = parts.iter().map(|part| part.end - part.start).sum();
             let pieces = parent.pieces(&block) + 2 * parts.len();
             if patched > MOST_PATCHED || pieces > MOST_PIECES { Step::Read(block) } else { Step::Patch(block, parts) }
+        };
+        match (steps.last_mut(), step) {
+            (Some(Step::Keep(last)), Step::Keep(next)) | (Some(Step::Read(last)), Step::Read(next)) => {
+                last.end = next.end;
+            }
+            (_, step) => steps.push(step),
+        }
+    }
+    steps
+}
+
+/// What is done with an entry of `len` bytes of which nothing but `changes` can be had, in order. All that lies behind the end of
+/// the parent's entry must be in them.
+pub(crate) fn plan_patch(changes: &Changes, len: u64, parent_len: u64) -> Vec<Step> {
+    const SIZE: u64 = BLOCK as u64;
+    let mut steps: Vec<Step> = Vec::new();
+    let mut ranges = changes.ranges();
+    for start in (0..len).step_by(BLOCK) {
+        let block = start..(start + SIZE).min(len);
+        let passed = ranges.partition_point(|range| range.end <= block.start);
+        ranges = &ranges[passed..];
+        let met = ranges.iter().take_while(|range| range.start < block.end);
+        let parts: Vec<_> = met.map(|range| range.start.max(block.start)..range.end.min(block.end)).collect();
+        // Of a block that ends elsewhere than the parent's the hash is another one.
+        let same_end = block.end - block.start == SIZE && block.end <= parent_len || len == parent_len;
+        let step = match &parts[..] {
+            [] if same_end => Step::Keep(block),
+            [part] if *part == block => Step::Read(block),
+            _ => Step::Patch(block, parts),
         };
         match (steps.last_mut(), step) {
             (Some(Step::Keep(last)), Step::Keep(next)) | (Some(Step::Read(last)), Step::Read(next)) => {
@@ -173,6 +202,43 @@ mod tests {
             for portion in &portions {
                 prop_assert!(portion.iter().map(Step::reads).sum::<u64>() <= most * SIZE);
             }
+        }
+
+        #[test]
+        fn a_patch_takes_just_what_it_brings(
+            len in 0..20 * SIZE,
+            former in prop_oneof![0..20 * SIZE, Just(u64::MAX)],
+            ranges in prop::collection::vec((0..20 * SIZE, 0..3 * SIZE), 0..8),
+            pages in prop::collection::vec(0..20 * SIZE / 8192, 0..30),
+        ) {
+            let former = if former == u64::MAX { len } else { former };
+            let pages = pages.into_iter().map(|page| page * 8192..(page + 1) * 8192);
+            let ranges = ranges.into_iter().map(|(start, size)| start..start + size).chain(pages);
+            let ranges = ranges.chain(std::iter::once(former.min(len)..len));
+            let changes = Changes::new(ranges.map(|range| range.start.min(len)..range.end.min(len)));
+            let steps = plan_patch(&changes, len, former);
+            let mut at = 0;
+            let mut taken = Vec::new();
+            for step in &steps {
+                prop_assert_eq!(range(step).start, at);
+                prop_assert!(at % SIZE == 0);
+                at = range(step).end;
+                match step {
+                    Step::Keep(range) => prop_assert!(range.end <= former && (range.end % SIZE == 0 || len == former)),
+                    Step::Read(range) => taken.push(range.clone()),
+                    Step::Patch(block, parts) => {
+                        prop_assert!(block.end - block.start <= SIZE);
+                        taken.extend(parts.iter().cloned());
+                    }
+                }
+            }
+            prop_assert_eq!(at, len);
+            let taken = Changes::new(taken);
+            prop_assert_eq!(taken.ranges(), changes.ranges());
+            let portions = portions(steps, 4 * SIZE);
+            let reads = portions.iter().map(|portion| portion.iter().map(Step::reads).sum::<u64>());
+            prop_assert!(reads.clone().all(|reads| reads <= 4 * SIZE));
+            prop_assert_eq!(reads.sum::<u64>(), changes.ranges().iter().map(|range| range.end - range.start).sum::<u64>());
         }
 
         #[test]

@@ -28,6 +28,8 @@ pub(crate) enum Job {
     Span { assembly: Arc<Assembly>, file: Arc<File>, range: Range<u64>, on_shrink: OnShrink },
     /// Read some of this much of a local file.
     Sparse { assembly: Arc<Assembly>, file: Arc<File>, steps: Vec<Step>, on_shrink: OnShrink },
+    /// Take these bytes, at most 1 MiB, for the parts that the steps would read.
+    Patch { assembly: Arc<Assembly>, steps: Vec<Step>, bytes: Vec<u8> },
     /// Take these bytes, at most 1 MiB.
     Chunk { assembly: Arc<Assembly>, offset: u64, bytes: Vec<u8> },
     /// The feeder of an entry has no more.
@@ -94,6 +96,21 @@ fn work(job: Job, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
                 };
                 if !goes_on {
                     return Ok(());
+                }
+            }
+            assembly.close_read(lane)
+        }
+        Job::Patch { assembly, steps, bytes } => {
+            let mut rest = &bytes[..];
+            for step in steps {
+                let len = usize::try_from(step.reads()).unwrap_or(usize::MAX);
+                let taken = rest.split_at_checked(len);
+                let (here, behind) = taken.ok_or_else(|| Error::internal("a patch has fewer bytes than steps"))?;
+                rest = behind;
+                match step {
+                    Step::Keep(_) => {}
+                    Step::Read(range) => assembly.ingest(range.start, here, lane)?,
+                    Step::Patch(block, parts) => assembly.patch(&block, &parts, here, lane)?,
                 }
             }
             assembly.close_read(lane)

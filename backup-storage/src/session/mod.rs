@@ -2,6 +2,7 @@
 
 mod adopt;
 mod parent;
+mod patch;
 mod sink;
 
 use std::fmt;
@@ -10,7 +11,7 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use backup_core::catalog::{BackupRecord, Catalog, CloseReason, Event, ManifestRef, PackId, Totals};
-use backup_core::engine::{BackupSink, Work};
+use backup_core::engine::{BackupSink, BackupSource, Work};
 use backup_core::observe::{Phase, Unit};
 use backup_core::repository::BackupSession;
 use backup_core::{BackupId, SessionId, Snapshot};
@@ -218,6 +219,10 @@ impl BackupSession for Session {
 
     fn parent(&self) -> Option<&BackupRecord> {
         self.parent.as_ref().map(|p| p.record())
+    }
+
+    fn parent_source(&self) -> Option<Arc<dyn BackupSource>> {
+        self.parent.as_ref().map(|parent| parent.source())
     }
 
     fn sink(&self) -> Arc<dyn BackupSink> {

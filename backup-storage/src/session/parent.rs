@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backup_core::catalog::BackupRecord;
-use backup_core::engine::Unchanged;
+use backup_core::engine::{BackupSource, Unchanged};
 use backup_core::entry::{ContentIdentity, EntryMeta, EntryPath};
 use backup_crypto::EpochId;
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +30,12 @@ impl Parent {
     }
 
     pub(crate) fn record(&self) -> &BackupRecord {
-        backup_core::BackupSource::record(&*self.reader)
+        BackupSource::record(&*self.reader)
+    }
+
+    /// For whoever wants to read it.
+    pub(crate) fn source(&self) -> Arc<dyn BackupSource> {
+        Arc::clone(&self.reader) as _
     }
 
     /// The entry at `path`.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup_core::engine::{BackupSink, BlockInspector, Changes, LocalFile, OnShrink, Put, Stored, Unchanged};
+use backup_core::engine::{BackupSink, BlockInspector, Changes, LocalFile, OnShrink, Patch, Put, Stored, Unchanged};
 use backup_core::entry::{EntryKind, EntryMeta, EntryPath};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
@@ -29,8 +29,8 @@ use crate::pipeline::worker::{Job, SPAN};
 
 /// The sink of one session.
 pub(crate) struct Sink {
-    shared: Arc<Shared>,
-    parent: Option<Arc<Parent>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) parent: Option<Arc<Parent>>,
     /// Keyed hashes of the paths that were put, 16 bytes each whatever their length.
     paths: Mutex<HashSet<[u8; 16]>>,
 }
@@ -68,7 +68,7 @@ impl Sink {
         }
     }
 
-    async fn receive(&self, receipt: oneshot::Receiver<Result<Stored>>) -> Result<Stored> {
+    pub(super) async fn receive(&self, receipt: oneshot::Receiver<Result<Stored>>) -> Result<Stored> {
         receipt.await.map_err(|_| self.shared.ended())?
     }
 
@@ -122,7 +122,7 @@ impl Sink {
     }
 
     /// Takes the parent's entry as it is.
-    async fn take_whole(&self, parent: &Parent, entry: &ManifestEntry, meta: EntryMeta) -> Result<Put> {
+    pub(super) async fn take_whole(&self, parent: &Parent, entry: &ManifestEntry, meta: EntryMeta) -> Result<Put> {
         let whole = parent.whole(entry, meta, &self.shared).await?;
         self.shared.read(usize::try_from(entry.len).unwrap_or(usize::MAX));
         self.shared.submit(Job::Add(Box::new(whole))).await?;
@@ -167,24 +167,38 @@ impl Sink {
     ) -> Result<Stored> {
         let compared = self.compared_with(&meta.path).await?;
         let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, None, 1);
+        self.feed(&assembly, &mut body, u64::MAX).await?;
+        self.shared.submit(Job::End { assembly }).await?;
+        self.receive(receipt).await
+    }
+
+    /// Hands on the bytes of a stream, up to one more than `most`. How many there were.
+    pub(super) async fn feed(
+        &self,
+        assembly: &Arc<Assembly>,
+        body: &mut BoxStream<'_, backup_core::Result<Bytes>>,
+        most: u64,
+    ) -> Result<u64> {
         let mut chunk = Vec::new();
         let mut offset = 0;
         while let Some(piece) = body.next().await {
             let mut piece = piece?;
+            if offset + chunk.len() as u64 + piece.len() as u64 > most {
+                return Ok(most.saturating_add(1));
+            }
             while !piece.is_empty() {
                 let room = SEGMENT - chunk.len();
                 chunk.extend_from_slice(&piece.split_to(room.min(piece.len())));
                 if chunk.len() == SEGMENT {
                     let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(SEGMENT));
-                    self.submit_chunk(&assembly, &mut offset, bytes).await?;
+                    self.submit_chunk(assembly, &mut offset, bytes).await?;
                 }
             }
         }
         if !chunk.is_empty() {
-            self.submit_chunk(&assembly, &mut offset, chunk).await?;
+            self.submit_chunk(assembly, &mut offset, chunk).await?;
         }
-        self.shared.submit(Job::End { assembly }).await?;
-        self.receive(receipt).await
+        Ok(offset)
     }
 
     async fn submit_chunk(&self, assembly: &Arc<Assembly>, offset: &mut u64, bytes: Vec<u8>) -> Result<()> {
@@ -236,6 +250,20 @@ impl BackupSink for Sink {
         self.claim(&meta.path)?;
         let path = meta.path.clone();
         let stored = self.store_stream(meta, body, inspector).await;
+        if stored.is_err() {
+            self.release(&path);
+        }
+        Ok(stored?)
+    }
+
+    async fn put_patch(
+        &self,
+        patch: Patch,
+        body: BoxStream<'_, backup_core::Result<Bytes>>,
+    ) -> backup_core::Result<Stored> {
+        self.claim(&patch.meta.path)?;
+        let path = patch.meta.path.clone();
+        let stored = self.store_patch(patch, body).await;
         if stored.is_err() {
             self.release(&path);
         }

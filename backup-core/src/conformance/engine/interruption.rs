@@ -15,7 +15,7 @@ use super::cases::restore;
 use crate::catalog::{BackupRecord, Catalog};
 use crate::engine::{
     BackupSink, BackupSource, BlockInspector, Extract, Extracted, Footprint, LocalFile, LogOptions, LogSink, LogSource,
-    Put, Stored, Work,
+    Patch, Put, Stored, Work,
 };
 use crate::entry::{EntryInfo, EntryKind, EntryMeta, EntryPath, Selector};
 use crate::error::{Error, ErrorKind, Result};
@@ -224,6 +224,10 @@ impl BackupSession for TrippingSession {
         self.inner.parent()
     }
 
+    fn parent_source(&self) -> Option<Arc<dyn BackupSource>> {
+        self.inner.parent_source()
+    }
+
     fn sink(&self) -> Arc<dyn BackupSink> {
         Arc::new(TrippingSink { inner: self.inner.sink(), wire: Arc::clone(&self.wire) })
     }
@@ -258,6 +262,11 @@ impl BackupSink for TrippingSink {
     ) -> Result<Stored> {
         self.wire.step().await?;
         self.inner.put_stream(meta, body, inspector).await
+    }
+
+    async fn put_patch(&self, patch: Patch, body: BoxStream<'_, Result<Bytes>>) -> Result<Stored> {
+        self.wire.step().await?;
+        self.inner.put_patch(patch, body).await
     }
 
     async fn reuse(&self, meta: EntryMeta) -> Result<Option<Stored>> {

@@ -50,6 +50,7 @@ mod extraction;
 mod hostile;
 mod increments;
 mod localfiles;
+mod patches;
 mod reading;
 mod roundtrip;
 mod sessions;
@@ -74,6 +75,10 @@ pub use increments::{
 pub use localfiles::{
     files_that_change_while_read, inspectors_see_everything_once, local_files_bring_their_facts,
     unchanged_files_are_not_read, vanished_and_odd_files,
+};
+pub use patches::{
+    inspectors_see_what_a_patch_brings, patches_make_complete_entries, patches_of_zeros_and_of_the_same,
+    patches_that_are_verified, patches_that_do_not_fit,
 };
 pub use reading::{entries_and_selectors, footprints, ranges, unknown_things_are_refused};
 pub use roundtrip::{contents_of_every_size, odd_pieces, special_entries};
@@ -149,6 +154,11 @@ pub async fn run(harness: &dyn RepositoryHarness) {
         unchanged_files_are_not_read,
         changes_make_the_next_backup,
         changes_that_are_verified,
+        patches_make_complete_entries,
+        patches_of_zeros_and_of_the_same,
+        patches_that_do_not_fit,
+        patches_that_are_verified,
+        inspectors_see_what_a_patch_brings,
         extract_places_everything,
         extract_refuses_existing,
         extract_writes_last_things_last,

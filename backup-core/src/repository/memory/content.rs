@@ -22,6 +22,19 @@ pub(super) struct StoredEntry {
     pub(super) blocks: Vec<Block>,
 }
 
+impl StoredEntry {
+    /// The content of `range`, as far as there is any.
+    pub(super) fn bytes(&self, range: std::ops::Range<u64>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (number, block) in self.blocks.iter().enumerate() {
+            let first = (number * BLOCK) as u64;
+            let inside = |at: u64| (at.max(first) - first).min(block.bytes.len() as u64) as usize;
+            bytes.extend_from_slice(&block.bytes[inside(range.start)..inside(range.end).max(inside(range.start))]);
+        }
+        bytes
+    }
+}
+
 /// A stretch of content.
 #[derive(Debug, Clone)]
 pub(super) struct Block {

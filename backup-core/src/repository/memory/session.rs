@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use super::MemoryRepository;
 use super::content::Manifest;
 use super::sink::MemorySink;
+use super::source::MemorySource;
 use crate::catalog::{BackupRecord, CloseReason, Event, ManifestRef, PackId, Totals};
-use crate::engine::{BackupSink, Work};
+use crate::engine::{BackupSink, BackupSource, Work};
 use crate::error::{Error, Result};
 use crate::id::{BackupId, SessionId};
 use crate::repository::BackupSession;
@@ -20,7 +21,7 @@ pub(super) struct MemorySession {
     repository: MemoryRepository,
     id: SessionId,
     started_at: jiff::Timestamp,
-    parent: Option<BackupRecord>,
+    parent: Option<(BackupRecord, Arc<Manifest>)>,
     sink: Arc<MemorySink>,
     work: Work,
 }
@@ -32,9 +33,8 @@ impl MemorySession {
         parent: Option<(BackupRecord, Arc<Manifest>)>,
         work: Work,
     ) -> Self {
-        let record = parent.as_ref().map(|(record, _)| record.clone());
-        let sink = Arc::new(MemorySink::new(id, parent, work.clone()));
-        Self { repository, id, started_at: work.env().now(), parent: record, sink, work }
+        let sink = Arc::new(MemorySink::new(id, parent.clone(), work.clone()));
+        Self { repository, id, started_at: work.env().now(), parent, sink, work }
     }
 }
 
@@ -45,7 +45,12 @@ impl BackupSession for MemorySession {
     }
 
     fn parent(&self) -> Option<&BackupRecord> {
-        self.parent.as_ref()
+        self.parent.as_ref().map(|(record, _)| record)
+    }
+
+    fn parent_source(&self) -> Option<Arc<dyn BackupSource>> {
+        let (record, manifest) = self.parent.clone()?;
+        Some(Arc::new(MemorySource::new(record, manifest)))
     }
 
     fn sink(&self) -> Arc<dyn BackupSink> {
@@ -71,7 +76,7 @@ impl BackupSession for MemorySession {
             id,
             self.repository.service.clone(),
             self.id,
-            self.parent.as_ref().map(|p| p.id),
+            self.parent().map(|p| p.id),
             (self.started_at, self.work.env().now()),
             totals,
             ManifestRef { pack: PackId { session: self.id, number: 0 }, segment: 0, digest: [0; 32] },

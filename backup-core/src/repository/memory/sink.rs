@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::content::{BLOCK, Block, Blocks, Finished, Manifest, StoredEntry, keep_outside};
 use crate::catalog::BackupRecord;
-use crate::engine::{BackupSink, BlockInspector, LocalFile, OnShrink, Put, Stored, Unchanged, Work};
+use crate::engine::{BackupSink, BlockInspector, LocalFile, OnShrink, Patch, Put, Stored, Unchanged, Work};
 use crate::entry::{EntryInfo, EntryKind, EntryMeta, EntryPath};
 use crate::error::{Error, Result};
 use crate::id::SessionId;
@@ -204,6 +204,50 @@ impl BackupSink for MemorySink {
         self.keep(claim, meta, blocks)
     }
 
+    async fn put_patch(&self, patch: Patch, mut body: BoxStream<'_, Result<Bytes>>) -> Result<Stored> {
+        let claim = self.claim(&patch.meta.path)?;
+        let parent = self.parent_entry(&patch.meta.path).filter(|entry| entry.info.meta.kind == patch.meta.kind);
+        let parent = parent.ok_or_else(|| Error::invalid(format!("the parent has no {} to patch", patch.meta.path)))?;
+        patch.check(parent.info.len)?;
+        let mut rest = BytesMut::new();
+        while let Some(piece) = body.next().await {
+            self.work.checkpoint()?;
+            rest.extend_from_slice(&piece?);
+            if rest.len() as u64 > patch.body_len() {
+                return Err(patch.wrong_body(true));
+            }
+        }
+        if (rest.len() as u64) < patch.body_len() {
+            return Err(patch.wrong_body(false));
+        }
+        let read_bytes = rest.len() as u64;
+        // What is taken from the parent is not looked at.
+        let inspector = patch.inspector.as_deref();
+        let whole = inspector.filter(|_| patch.changes.is_verified());
+        let mut blocks = Blocks::new(self.session, Some(parent), whole);
+        if patch.changes.is_verified() {
+            blocks.expect_changes(&patch.changes);
+            blocks.push(&rest);
+        } else {
+            let mut at = 0;
+            for range in patch.changes.ranges() {
+                blocks.push(&parent.bytes(at..range.start));
+                let fresh = rest.split_to((range.end - range.start) as usize);
+                if let Some(inspector) = inspector {
+                    inspect(inspector, range.start, &fresh);
+                }
+                blocks.push(&fresh);
+                at = range.end;
+            }
+            blocks.push(&parent.bytes(at..patch.len));
+        }
+        self.work.advanced(Phase::Read, patch.len);
+        let mut meta = patch.meta;
+        meta.modified = meta.modified.map(whole_microseconds);
+        let stored = self.keep(claim, meta, blocks)?;
+        Ok(Stored { read_bytes, unread: stored.len > 0 && read_bytes == 0, ..stored })
+    }
+
     async fn reuse(&self, meta: EntryMeta) -> Result<Option<Stored>> {
         let claim = self.claim(&meta.path)?;
         let Some(identity) = meta.identity.as_ref() else {
@@ -221,6 +265,15 @@ impl BackupSink for MemorySink {
 
     fn concurrency(&self) -> usize {
         4
+    }
+}
+
+/// Shows `bytes`, which stand at `at`, to an inspector, block by block.
+fn inspect(inspector: &dyn BlockInspector, mut at: u64, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let (now, later) = bytes.split_at(bytes.len().min(BLOCK - (at % BLOCK as u64) as usize));
+        inspector.inspect(at, now);
+        (at, bytes) = (at + now.len() as u64, later);
     }
 }
 

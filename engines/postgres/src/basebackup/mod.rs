@@ -6,9 +6,11 @@
 //! `backup_label` is the first file and `global/pg_control` the last.
 
 mod event;
+mod increment;
 mod options;
 mod stream;
 
 pub use self::event::{Event, Finished, Started, Tablespace};
+pub use self::increment::{IncrementHeader, IncrementReader};
 pub use self::options::{BaseBackupOptions, Checkpoint, Compression, ManifestChecksum, ManifestOption};
 pub use self::stream::BaseBackup;

@@ -10,10 +10,10 @@ use crate::page::{Fork, PAGE_SIZE};
 use crate::wal::{self, Cursor, Event, Record, RelationId, Rmgr, WalLevel};
 
 /// Blocks in every full segment file of a relation (`RELSEG_SIZE`, 1 GiB in every packaged server).
-const PER_SEGMENT: u64 = 131_072;
+pub(super) const PER_SEGMENT: u64 = 131_072;
 /// Blocks of a table for which one block of its visibility map has the bits (`HEAPBLOCKS_PER_PAGE`, `visibilitymap.c`): two
 /// bits for each, behind a page header of 24 bytes.
-const PER_VISIBILITY_BLOCK: u32 = (PAGE_SIZE as u32 - 24) * 4;
+pub(super) const PER_VISIBILITY_BLOCK: u32 = (PAGE_SIZE as u32 - 24) * 4;
 
 /// Which blocks may have changed in a range of the log.
 ///
@@ -66,7 +66,7 @@ pub(super) enum ForkIndex {
 }
 
 impl ForkIndex {
-    fn of(fork: Fork) -> Option<Self> {
+    pub(super) fn of(fork: Fork) -> Option<Self> {
         match fork {
             Fork::Main => Some(Self::Main),
             Fork::FreeSpace => None,
@@ -87,13 +87,13 @@ pub(super) struct ForkChanges {
 }
 
 impl ForkChanges {
-    fn insert(&mut self, block: u32) {
+    pub(super) fn insert(&mut self, block: u32) {
         if self.from.is_none_or(|from| block < from) {
             self.blocks.insert(block);
         }
     }
 
-    fn insert_from(&mut self, block: u32) {
+    pub(super) fn insert_from(&mut self, block: u32) {
         if self.from.is_none_or(|from| block < from) {
             self.from = Some(block);
             self.blocks.truncate(block);
@@ -230,7 +230,7 @@ impl ChangeMap {
         self.doubt.get_or_insert(doubt);
     }
 
-    fn fork(&mut self, relation: RelationId, fork: ForkIndex) -> &mut ForkChanges {
+    pub(super) fn fork(&mut self, relation: RelationId, fork: ForkIndex) -> &mut ForkChanges {
         self.forks.entry((relation, fork)).or_default()
     }
 

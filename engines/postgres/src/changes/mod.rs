@@ -28,9 +28,11 @@ mod doubt;
 mod file;
 mod map;
 mod stored;
+mod summary;
 #[cfg(test)]
 mod tests;
 
 pub use self::doubt::Doubt;
 pub use self::file::Changed;
 pub use self::map::ChangeMap;
+pub use self::summary::{Summarized, summarizes_visibility};

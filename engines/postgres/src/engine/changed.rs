@@ -18,11 +18,13 @@ use super::facts::{self, Facts};
 use super::notes::Notes;
 use super::probe::Server;
 use super::settings::ChangeTracking;
+use super::summaries::{self, Wanted};
 use super::waldir::{self, Seen, WalDir};
 use crate::capture::{lineage_of, timeline_of};
 use crate::changes::{ChangeMap, Changed, Doubt};
 use crate::lsn::{Lsn, TimelineId};
 use crate::page::PAGE_SIZE;
+use crate::wal::TimelineHistory;
 use crate::wire::Session;
 
 /// So much log is read where no note tells what it changed, or a quarter of the databases if that is more: reading log costs what
@@ -38,8 +40,28 @@ pub(super) enum Known {
     Nothing,
     /// They cannot be told: why.
     Unclear(String),
-    /// These.
-    Changes { map: Box<ChangeMap>, verified: bool },
+    /// These. With a proof when they are from the server's summaries and not from the log itself.
+    Changes { map: Box<ChangeMap>, verified: bool, proof: Option<Proof> },
+    /// The server sends them.
+    Told { verified: bool, proof: Proof },
+}
+
+/// Why the server's history is taken for the parent's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The log at the end of the parent is the same, byte by byte.
+    Recognised,
+    /// Cluster, timeline and position have the same names. The log itself is not there any more.
+    Named,
+}
+
+impl Proof {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Recognised => "recognised",
+            Self::Named => "named",
+        }
+    }
 }
 
 impl fmt::Display for Known {
@@ -48,6 +70,7 @@ impl fmt::Display for Known {
             Self::Nothing => f.write_str("nothing is known"),
             Self::Unclear(why) => f.write_str(why),
             Self::Changes { map, .. } => write!(f, "the log from {} to {}", map.start(), map.end()),
+            Self::Told { .. } => f.write_str("the server's summaries"),
         }
     }
 }
@@ -55,7 +78,7 @@ impl fmt::Display for Known {
 impl Known {
     /// When the file at `path` need not be read, if `otherwise` is what holds without a map.
     pub(super) fn rule(&self, path: &EntryPath, otherwise: &Unchanged) -> Unchanged {
-        let Self::Changes { map, verified } = self else { return otherwise.clone() };
+        let Self::Changes { map, verified, .. } = self else { return otherwise.clone() };
         let changes = match map.file(path.as_bytes()) {
             Changed::Whole => return otherwise.clone(),
             Changed::Unchanged => Changes::default(),
@@ -76,8 +99,12 @@ impl Known {
                 let note = Finding::new(Severity::Note, "changes-unknown", text);
                 snapshot.with_fact(facts::CHANGES, "compared").with_findings([note])
             }
-            Self::Changes { verified: false, .. } => snapshot.with_fact(facts::CHANGES, "log"),
-            Self::Changes { verified: true, .. } => snapshot.with_fact(facts::CHANGES, "verified"),
+            Self::Changes { verified: false, proof: None, .. } => snapshot.with_fact(facts::CHANGES, "log"),
+            Self::Changes { verified: true, proof: None, .. } => snapshot.with_fact(facts::CHANGES, "verified"),
+            Self::Changes { verified, proof: Some(proof), .. } | Self::Told { verified, proof } => {
+                let how = if *verified { "verified" } else { "summaries" };
+                snapshot.with_fact(facts::CHANGES, how).with_fact(facts::HISTORY, proof.name())
+            }
         }
     }
 }
@@ -94,9 +121,20 @@ pub(super) async fn since_parent(
     tracking: ChangeTracking,
 ) -> Result<Known> {
     let Some(parent) = cx.parent().filter(|_| tracking != ChangeTracking::Never) else { return Ok(Known::Nothing) };
-    match search(cx, session, server, root, &parent.snapshot).await {
-        Ok(map) => match map.doubt() {
-            None => Ok(Known::Changes { map: Box::new(map), verified: tracking == ChangeTracking::Verify }),
+    let verified = tracking == ChangeTracking::Verify;
+    let told = search(cx, session, server, root, &parent.snapshot).await.map(|map| (map, None));
+    let known = understood(cx, told, verified)?;
+    if tracking != ChangeTracking::Summaries || matches!(known, Known::Changes { .. }) {
+        return Ok(known);
+    }
+    let told = summarized(cx, session, server, root, &parent.snapshot).await;
+    understood(cx, told.map(|(map, proof)| (map, Some(proof))), verified)
+}
+
+fn understood(cx: &BackupContext, told: Result<(ChangeMap, Option<Proof>)>, verified: bool) -> Result<Known> {
+    match told {
+        Ok((map, proof)) => match map.doubt() {
+            None => Ok(Known::Changes { map: Box::new(map), verified, proof }),
             Some(doubt) => Ok(Known::Unclear(doubt.to_string())),
         },
         Err(error) => {
@@ -104,6 +142,66 @@ pub(super) async fn since_parent(
             Ok(Known::Unclear(error.to_string()))
         }
     }
+}
+
+/// What the server's own summaries say, for who believes names.
+async fn summarized(
+    cx: &BackupContext,
+    session: &mut Session,
+    server: &Server,
+    root: &Path,
+    parent: &Snapshot,
+) -> Result<(ChangeMap, Proof)> {
+    let unclear = |text: String| Err(Error::environment(text));
+    if server.version.major() < 17 {
+        return unclear(format!("postgresql {} writes no summaries of its log", server.version));
+    }
+    let before = unchanged(server, parent)?;
+    let (timeline, redo) = checkpoint(session).await?;
+    let history = if timeline == before.timeline {
+        None
+    } else {
+        let path = root.join("pg_wal").join(TimelineHistory::file_name(timeline));
+        let content = std::fs::read(&path).map_err(|e| Error::io(path.display(), e))?;
+        Some(TimelineHistory::parse(timeline, &content)?)
+    };
+    let line = summaries::line(&before, history.as_ref(), timeline, redo)?;
+    let own = WalDir { root: root.to_owned(), server: server.clone(), timeline };
+    let proof = recognised(cx, &before, &own).await?;
+    let mut map = summaries::read(cx.work(), session, &line, Wanted::Blocks).await?;
+    if map.end() < redo {
+        // The server summarizes from checkpoint to checkpoint, some time after each.
+        let tail = redo.0 - map.end().0;
+        if tail > MOST_TAIL {
+            return unclear(format!("no summary tells of the log from {} on, {tail} bytes before", map.end()));
+        }
+        map.merge(&own.changes(cx.work(), map.end(), redo).await?);
+    }
+    Ok((map, proof))
+}
+
+/// Whether the server's log at the end of the parent is the parent's, where the server still has it.
+async fn recognised(cx: &BackupContext, before: &Facts, own: &WalDir) -> Result<Proof> {
+    let there = WalDir { timeline: before.timeline, ..own.clone() };
+    let range = waldir::witnesses(before.start, before.stop);
+    let (Some(source), Ok(seen)) = (cx.parent_source(), there.seen(range).await) else { return Ok(Proof::Named) };
+    if waldir::stored(&**source, before).await? == seen {
+        return Ok(Proof::Recognised);
+    }
+    Err(Error::environment("the log is not the one that the parent was taken with"))
+}
+
+/// The facts of the parent, if the cluster is set up as it was then.
+fn unchanged(server: &Server, parent: &Snapshot) -> Result<Facts> {
+    let before = Facts::of(parent)?;
+    let checksums = if server.data_checksums { "on" } else { "off" };
+    if parent.fact(facts::DATA_CHECKSUMS) != Some(checksums) {
+        return Err(Error::environment(format!("page checksums are {checksums} now")));
+    }
+    if server.blocks_per_segment != BLOCKS_PER_SEGMENT || server.wal_segment_size != before.wal_segment_size {
+        return Err(Error::environment("the server was built or set up in another way"));
+    }
+    Ok(before)
 }
 
 /// The checkpoint with which the backup begins, or a later one: the timeline and the position from which it is replayed.
@@ -122,14 +220,7 @@ async fn search(
     parent: &Snapshot,
 ) -> Result<ChangeMap> {
     let unclear = |text: String| Err(Error::environment(text));
-    let before = Facts::of(parent)?;
-    let checksums = if server.data_checksums { "on" } else { "off" };
-    if parent.fact(facts::DATA_CHECKSUMS) != Some(checksums) {
-        return unclear(format!("page checksums are {checksums} now"));
-    }
-    if server.blocks_per_segment != BLOCKS_PER_SEGMENT || server.wal_segment_size != before.wal_segment_size {
-        return unclear("the server was built or set up in another way".to_owned());
-    }
+    let before = unchanged(server, parent)?;
     let (timeline, redo) = checkpoint(session).await?;
     let ranges = line(cx.log(), &before, timeline, redo)?;
     let own = WalDir { root: root.to_owned(), server: server.clone(), timeline };

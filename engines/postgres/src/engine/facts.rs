@@ -24,9 +24,12 @@ pub(super) const MODE: &str = "data_directory_mode";
 /// Where the files were read: host and data directory. Only of local backups.
 pub(super) const ORIGIN: &str = "origin";
 
-/// How it was found out what changed since the parent: `log`, `compared` or `verified`.
+/// How it was found out what changed since the parent: `log`, `summaries`, `compared` or `verified`.
 pub(super) const CHANGES: &str = "changes";
-/// Bytes of data files that were read.
+/// How it is known that the server's history is the parent's, where its summaries were believed: `recognised` by the bytes of the
+/// log, or `named` by cluster, timeline and position only.
+pub(super) const HISTORY: &str = "history";
+/// Bytes of data files that were read, or that the server sent.
 pub(super) const READ_BYTES: &str = "read_bytes";
 
 /// By what the log that ends with the backup can be recognised: SHA-256 of the last bytes of it, in hex. Only of local backups.

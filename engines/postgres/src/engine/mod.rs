@@ -5,10 +5,13 @@ mod changed;
 mod check;
 mod ending;
 mod facts;
+mod feed;
+mod increment;
 mod label;
 mod local;
 mod log;
 mod notes;
+mod overlay;
 mod pages;
 mod probe;
 mod protocol;
@@ -20,6 +23,7 @@ mod scan;
 mod serve;
 mod settings;
 mod stop;
+mod summaries;
 mod supply;
 mod target;
 mod waldir;
@@ -137,7 +141,7 @@ impl BackupEngine for PostgresEngine {
                 let rule = if same_place { Unchanged::BySizeAndTime } else { Unchanged::Never };
                 local::backup(cx, &mut session, &server, root, &self.settings, rule, &name).await?
             }
-            _ => protocol::backup(cx, &self.settings, &server, &name).await?,
+            _ => protocol::backup(cx, &mut session, &self.settings, &server, &name).await?,
         };
         let stopped_at = facts::clock(&mut session).await?;
         session.close().await;

@@ -1,5 +1,6 @@
 //! Fetching the log that a backup needs, by physical replication.
 
+use std::ops::Range;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::local;
 use super::probe::Server;
+use super::waldir::Seen;
 use crate::error::Error;
 use crate::lsn::{Lsn, TimelineId};
 use crate::wal::{LongPageHeader, SegmentName, TimelineHistory};
@@ -19,6 +21,8 @@ use crate::wire::Session;
 const UNDEFINED_FILE: &str = "58P01";
 /// Well below the default of `wal_sender_timeout`, a minute.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// How long the server may take to show log that it has.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Has the server keep its log from here on, until the session ends. False when it has no slot free.
 pub(super) async fn keep(session: &mut Session, slot: &str) -> Result<bool> {
@@ -49,6 +53,7 @@ pub(super) async fn store(
         let text = format!("another cluster answers, with system identifier {}", identity.system_id);
         return Err(backup_core::Error::conflict(text));
     }
+    let mut slot = slot;
     if timeline.get() > 1 {
         match session.timeline_history(timeline).await {
             Ok((_, content)) => {
@@ -58,6 +63,8 @@ pub(super) async fn store(
             // A cluster that was promoted long ago may have lost it; recovery inside one timeline does not need it.
             Err(error) if error.sqlstate() == Some(UNDEFINED_FILE) => {
                 tracing::debug!(%error, "the timeline's history is not known to the server");
+                // What a server refuses to a session costs it its temporary slots.
+                slot = None;
             }
             Err(error) => return Err(error.into()),
         }
@@ -117,6 +124,45 @@ pub(super) async fn store(
     }
     // The server would go on sending; the session is dropped here, which ends that, and the slot.
     Ok(())
+}
+
+/// What the server's log of `timeline` has in `range`, as far as it can be recognised. None when it is not there any more.
+///
+/// # Errors
+/// What the server says against it, as that it never had such log.
+pub(super) async fn seen(session: &mut Session, timeline: TimelineId, range: Range<u64>) -> Result<Option<String>> {
+    let gone = |error: &Error| error.sqlstate() == Some(UNDEFINED_FILE);
+    let (mut at, mut seen) = (Lsn(range.start), Seen::default());
+    let command = format!("START_REPLICATION PHYSICAL {at} TIMELINE {timeline}");
+    let mut stream = match session.copy_both(&command).await {
+        Err(error) if gone(&error) => return Ok(None),
+        stream => stream?,
+    };
+    while at.0 < range.end {
+        let message = match tokio::time::timeout(PATIENCE, stream.receive()).await {
+            Ok(Err(error)) if gone(&error) => return Ok(None),
+            Ok(message) => message?,
+            Err(_elapsed) => {
+                stream.finish().await?;
+                return Err(backup_core::Error::unavailable(format!("the server shows no log at {at}")));
+            }
+        };
+        let Some(message) = message else {
+            stream.finish().await?;
+            return Err(backup_core::Error::environment(format!("the server left timeline {timeline} at {at}")));
+        };
+        match Sent::parse(message, at)? {
+            Sent::Wal(mut wal) => {
+                wal.truncate(usize::try_from(range.end - at.0).unwrap_or(usize::MAX));
+                seen.add(&wal);
+                at = Lsn(at.0 + wal.len() as u64);
+            }
+            Sent::Alive { reply: true } => stream.send(&alive(at)).await?,
+            Sent::Alive { reply: false } => {}
+        }
+    }
+    stream.finish().await?;
+    Ok(Some(seen.finish()))
 }
 
 /// What the server sends during replication ("Streaming Replication Protocol" in the manual).

@@ -67,19 +67,25 @@ impl Default for LogSlot {
     }
 }
 
-/// Whether a local backup that has a parent learns from the log which blocks it need not read.
+/// Whether a backup that has a parent learns which blocks it need not read: the local way from the log, the way through the server
+/// from the server, if that is of version 17 or later and has `summarize_wal`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ChangeTracking {
-    /// Where the log since the parent is known without a doubt, other blocks are taken from the parent; where not, every block is
-    /// read and compared, and the snapshot says why.
+    /// Where what changed since the parent is known without a doubt, other blocks are taken from the parent; where not, every block
+    /// is read and compared, and the snapshot says why.
     #[default]
     Auto,
     /// Every block is read and compared.
     Never,
-    /// Every block is read and compared, and whatever changed without a word in the log becomes a finding.
+    /// Every block is read and compared, and whatever changed without a word in the log becomes a finding. Through the server both
+    /// are sent, what changed and then everything, so on a busy one what changes in between is reported, too.
     Verify,
+    /// As [`Auto`](Self::Auto), and where the log does not tell, the local way believes the server's own summaries. They are
+    /// recognised by names: cluster, timeline and position. Of a cluster that was copied and goes on twice under the same names that
+    /// is not enough.
+    Summaries,
 }
 
 /// How a restored server gets the log behind its backup.
@@ -128,7 +134,7 @@ pub struct PostgresSettings {
     pub delta: bool,
     /// The checkpoint that a backup begins with.
     pub checkpoint: Checkpoint,
-    /// How a local backup finds out what changed since its parent.
+    /// How a backup finds out what changed since its parent.
     pub changes: ChangeTracking,
     /// The slot that keeps the log for capture.
     pub slot: LogSlot,

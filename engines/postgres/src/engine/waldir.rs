@@ -5,11 +5,14 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use backup_core::engine::Work;
+use backup_core::engine::{BackupSource, Work};
+use backup_core::entry::EntryPath;
 use backup_core::{Error, Result};
 use bytes::Bytes;
+use futures::stream::TryStreamExt;
 use sha2::{Digest, Sha256};
 
+use super::facts::Facts;
 use super::probe::Server;
 use crate::changes::{ChangeMap, Doubt};
 use crate::lsn::{Lsn, TimelineId};
@@ -38,6 +41,27 @@ impl Seen {
     pub(super) fn finish(self) -> String {
         self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// What is seen of the log at the end of a stored backup.
+///
+/// # Errors
+/// Those of reading it.
+pub(super) async fn stored(source: &dyn BackupSource, backup: &Facts) -> Result<String> {
+    let (range, size) = (witnesses(backup.start, backup.stop), backup.wal_segment_size);
+    let mut seen = Seen::default();
+    let mut at = Lsn(range.start);
+    while at.0 < range.end {
+        let path = EntryPath::new(format!("pg_wal/{}", size.name(backup.timeline, at)))?;
+        let first = size.floor(at).0;
+        let end = range.end.min(first + size.bytes());
+        let mut bytes = source.read(&path, at.0 - first..end - first);
+        while let Some(piece) = bytes.try_next().await? {
+            seen.add(&piece);
+        }
+        at = Lsn(end);
+    }
+    Ok(seen.finish())
 }
 
 /// The segments of one timeline.

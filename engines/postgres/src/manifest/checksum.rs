@@ -32,6 +32,18 @@ impl ChecksumAlgorithm {
         .find_map(|(known, algorithm)| known.eq_ignore_ascii_case(name).then_some(algorithm))
     }
 
+    /// Its name in a manifest.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crc32c => "CRC32C",
+            Self::Sha224 => "SHA224",
+            Self::Sha256 => "SHA256",
+            Self::Sha384 => "SHA384",
+            Self::Sha512 => "SHA512",
+        }
+    }
+
     /// The length of its value in bytes.
     #[must_use]
     pub fn length(self) -> usize {

@@ -7,6 +7,8 @@
 mod checksum;
 mod json;
 mod reader;
+mod writer;
 
 pub use self::checksum::{Checksum, ChecksumAlgorithm, FileHasher};
 pub use self::reader::{Manifest, ManifestFile, ManifestReader, ManifestSummary, WalRange};
+pub use self::writer::ManifestWriter;

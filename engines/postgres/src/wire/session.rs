@@ -309,6 +309,11 @@ impl Session {
         }
     }
 
+    /// Whether the last command is over, so that another can be sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.busy
+    }
+
     /// Marks the current command as over, for a caller that has read `ReadyForQuery` itself.
     pub(crate) fn idle(&mut self) {
         self.busy = false;

@@ -9,6 +9,7 @@ mod conformance;
 mod delta;
 mod failover;
 mod harness;
+mod incremental;
 #[allow(dead_code)]
 #[path = "../wal/load.rs"]
 mod load;

@@ -1,7 +1,7 @@
 //! Backups from a standby, while its primary is under load.
 
 use backup_testkit::pgbench::Bank;
-use backup_testkit::{Postgres, StopMode, require_or_skip, versions_under_test};
+use backup_testkit::{PgVersion, Postgres, StopMode, require_or_skip, versions_under_test};
 
 use crate::harness::{METHODS, PATIENCE, Target, Vault, digest, digest_of, engine, value};
 
@@ -62,5 +62,26 @@ async fn a_standby_of_what_was_restored_stays_one() {
         let follower = standby.connect("postgres").await.unwrap();
         assert_eq!(value(&follower, "select answer from later").await, "42");
         assert_eq!(value(&follower, "select pg_is_in_recovery()").await, "true");
+    }
+}
+
+/// A server that was promoted long ago and has lost its history is backed up without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_lost() {
+    let mut primary = require_or_skip!(Postgres::builder(PgVersion::V17).start().await);
+    let mut standby = Postgres::standby_of(&primary).await.unwrap();
+    primary.kill9().await;
+    standby.promote().await.unwrap();
+    standby.wait_writable(PATIENCE).await.unwrap();
+    standby.stop(StopMode::Fast).await.unwrap();
+    std::fs::remove_file(standby.data_dir().join("pg_wal/00000002.history")).unwrap();
+    standby.start().await.unwrap();
+    let expected = digest(&standby).await;
+    for method in METHODS {
+        let vault = Vault::memory();
+        let backup = vault.backup(&engine(&standby, method)).await;
+        let target = Target::new(PgVersion::V17);
+        target.restore(&vault, &backup).await.unwrap();
+        assert_eq!(digest_of(&target).await, expected, "{method}");
     }
 }

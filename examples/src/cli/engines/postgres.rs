@@ -30,8 +30,9 @@ struct PostgresSource {
     /// How the server's checkpoint before the backup is done: at once, or spread over time to spare the server
     #[arg(long, value_enum, default_value_t = CheckpointArg::Fast)]
     checkpoint: CheckpointArg,
-    /// How a backup finds out which blocks changed since its parent: from the captured log where that leaves no doubt, by reading every
-    /// block, or both to compare
+    /// How a backup finds out which blocks changed since its parent: where that leaves no doubt from the captured log, or through the
+    /// server from what it sends itself (from 17 on, with summarize_wal); by reading every block; both, to compare; or by the local way
+    /// also from the server's summaries, which know its history by name only
     #[arg(long, value_enum, default_value_t = ChangesArg::Auto)]
     changes: ChangesArg,
 }
@@ -102,6 +103,7 @@ enum ChangesArg {
     Auto,
     Never,
     Verify,
+    Summaries,
 }
 
 /// A pair `OLD=NEW`. `\=` stands for an equals sign inside of a path, as in `pg_basebackup`.
@@ -170,6 +172,7 @@ impl EngineKind for Postgres {
             ChangesArg::Auto => ChangeTracking::Auto,
             ChangesArg::Never => ChangeTracking::Never,
             ChangesArg::Verify => ChangeTracking::Verify,
+            ChangesArg::Summaries => ChangeTracking::Summaries,
         };
         Ok(Box::new(PostgresEngine::new(settings)?))
     }
