@@ -137,12 +137,27 @@ impl Fleet {
     /// is taken.
     pub async fn create(&self, actor: &Actor, new: NewService) -> Result<ManagedService> {
         Action::Create.permit(actor)?;
-        self.check_new(&new).await?;
+        self.check_new(&new, false).await?;
         self.create_from(actor, new, None).await
     }
 
-    /// Whether a service like this can come into being.
-    pub(super) async fn check_new(&self, new: &NewService) -> Result<()> {
+    /// Brings a repository under management that has backups but no service: it was filled by other means, or its catalog was rebuilt from
+    /// packs, which know no decisions. The service counts as running.
+    ///
+    /// # Cancel safety
+    /// As [`create`](Self::create).
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); [`Conflict`](crate::ErrorKind::Conflict) when it is under management, or lies elsewhere than the region
+    /// says.
+    pub async fn adopt(&self, actor: &Actor, new: NewService) -> Result<ManagedService> {
+        Action::Adopt.permit(actor)?;
+        self.check_new(&new, true).await?;
+        self.create_from(actor, new, None).await
+    }
+
+    /// Whether a service like this can come into being, if `used` also of what is stored.
+    pub(super) async fn check_new(&self, new: &NewService, used: bool) -> Result<()> {
         let (spec, _) = self.spec_of(new)?;
         self.platform.schedule(&new.id, &spec)?;
         for (location, vault) in self.platform.regions().vaults() {
@@ -152,7 +167,8 @@ impl Fleet {
                 Found::Repository(repository) => {
                     let catalog = repository.catalog().await?;
                     // A repository that nobody has used comes from a creation that was interrupted.
-                    if catalog.service().is_some() || location != spec.location || !is_unused(&catalog) {
+                    let fits = used || is_unused(&catalog);
+                    if catalog.service().is_some() || location != spec.location || !fits {
                         return Err(taken(&new.id, "exists already"));
                     }
                 }

@@ -87,7 +87,7 @@ impl Fleet {
         let plan = new.plan.as_deref().unwrap_or(&spec.plan);
         let region = new.region.as_deref().unwrap_or(&spec.zone);
         let wanted = NewService::new(new.id.clone(), &spec.kind, plan, region);
-        self.check_new(&wanted).await?;
+        self.check_new(&wanted, false).await?;
         // First the hold, so that what is named is there for as long as the fork needs it.
         let at = self.platform().env().now();
         let reason = format!("service {} is being forked from it", new.id);

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 pub enum Action {
     /// Bring it under management.
     Create,
+    /// Bring what is stored already under management.
+    Adopt,
     /// Look at it, its backups and its audit trail.
     View,
     /// Change its plan, its schedule, its zone, or whether backups are taken.
@@ -35,8 +37,9 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Create,
+        Self::Adopt,
         Self::View,
         Self::Configure,
         Self::BackUp,
@@ -57,9 +60,8 @@ impl Action {
         match self {
             Self::View => true,
             Self::Create | Self::Configure | Self::BackUp | Self::Power | Self::Fork | Self::Delete => true,
-            Self::Hold => role != Role::Owner,
+            Self::Adopt | Self::Hold | Self::Repair => role != Role::Owner,
             Self::Recover => role == Role::Operator,
-            Self::Repair => role != Role::Owner,
             Self::Run => role == Role::Platform,
         }
     }
@@ -82,6 +84,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Create => "create a service",
+            Self::Adopt => "adopt what is stored",
             Self::View => "view a service",
             Self::Configure => "configure a service",
             Self::BackUp => "ask for a backup",
@@ -107,7 +110,19 @@ mod tests {
         assert_eq!(of(Role::Owner), [A::Create, A::View, A::Configure, A::BackUp, A::Power, A::Fork, A::Delete]);
         assert_eq!(
             of(Role::Operator),
-            [A::Create, A::View, A::Configure, A::BackUp, A::Power, A::Repair, A::Fork, A::Hold, A::Delete, A::Recover]
+            [
+                A::Create,
+                A::Adopt,
+                A::View,
+                A::Configure,
+                A::BackUp,
+                A::Power,
+                A::Repair,
+                A::Fork,
+                A::Hold,
+                A::Delete,
+                A::Recover
+            ]
         );
         let platform = of(Role::Platform);
         assert!(!platform.contains(&A::Recover), "recovery is a human's decision, and billed");

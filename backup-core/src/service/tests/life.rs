@@ -212,6 +212,38 @@ async fn a_service_without_backup_is_powered_off_only_with_its_owners_word() {
 }
 
 #[tokio::test]
+async fn what_was_stored_by_other_means_is_adopted() {
+    let world = World::new(9);
+    let fleet = world.fleet("one");
+    let name = id("found");
+    world.machines.buy(&name, "redis");
+    let new = || NewService::new(name.clone(), "redis", "startup", "eu");
+    world.vault.create(&name).await.unwrap();
+    let service = fleet.create(&owner(), new()).await.unwrap();
+    service.back_up(&owner(), &world.work()).await.unwrap();
+    assert_eq!(
+        fleet.adopt(&operator(), new()).await.unwrap_err().kind(),
+        ErrorKind::Conflict,
+        "it is under management"
+    );
+
+    // A repository that somebody has filled without a fleet.
+    let other = id("other");
+    let repository = world.vault.create(&other).await.unwrap();
+    world.machines.buy(&other, "redis");
+    world.machines.write(&other, world.now(), "old");
+    let engine = world.machines.engine(&other).await;
+    crate::run::backup(&*repository, &*engine, crate::run::BackupOptions::default(), &world.work()).await.unwrap();
+    let new = || NewService::new(other.clone(), "redis", "startup", "eu");
+    assert_eq!(fleet.create(&owner(), new()).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(fleet.adopt(&owner(), new()).await.unwrap_err().kind(), ErrorKind::InvalidInput, "not for the owner");
+    let service = fleet.adopt(&operator(), new()).await.unwrap();
+    world.machines.lose(&other);
+    service.replace_node(&operator(), &world.work()).await.unwrap();
+    assert_eq!(world.machines.read(&other).as_deref(), Some("old"));
+}
+
+#[tokio::test]
 async fn holds_keep_backups_and_postpone_a_purge() {
     let world = World::new(6);
     let fleet = world.fleet("one");

@@ -186,6 +186,12 @@ impl Machines {
         }
     }
 
+    /// The engine of what runs.
+    pub(super) async fn engine(&self, service: &ServiceId) -> Arc<dyn BackupEngine> {
+        let spec = ServiceSpec::new("redis", "startup", "eu", "eu");
+        self.running(service, &spec).await.unwrap()
+    }
+
     /// The machine burns down.
     pub(super) fn lose(&self, service: &ServiceId) {
         self.machines.lock().remove(service);

@@ -141,7 +141,8 @@ impl WalFeed for DirectoryFeed {
     async fn grown(&self, known: LogEnd) -> Result<LogEnd> {
         loop {
             let end = self.end().await?;
-            if end != known {
+            // A file that is being written anew is shorter for a moment; a log does not shrink.
+            if end.timeline != known.timeline || end.position > known.position {
                 return Ok(end);
             }
             self.clock.sleep(self.interval).await;
