@@ -98,6 +98,15 @@ pub(crate) fn plan_patch(changes: &Changes, len: u64, parent_len: u64) -> Vec<St
     steps
 }
 
+/// What of the parent's content stays, in order.
+pub(crate) fn kept(steps: &[Step]) -> Vec<Range<u64>> {
+    let kept = |step: &Step| match step {
+        Step::Keep(range) => Some(range.clone()),
+        _ => None,
+    };
+    steps.iter().filter_map(kept).collect()
+}
+
 /// The steps that read, in portions of about `most` bytes each; at least one portion, so that whoever waits for the last one
 /// hears of it.
 pub(crate) fn portions(steps: Vec<Step>, most: u64) -> Vec<Vec<Step>> {

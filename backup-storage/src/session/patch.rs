@@ -88,13 +88,7 @@ impl Sink {
         steps: Vec<Step>,
         mut body: Body<'_>,
     ) -> Result<Stored> {
-        let kept: Vec<_> = steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::Keep(range) => Some(range.clone()),
-                _ => None,
-            })
-            .collect();
+        let kept = sparse::kept(&steps);
         let portions = sparse::portions(steps, SEGMENT as u64);
         let (meta, inspector) = (patch.meta.clone(), patch.inspector.clone());
         let (assembly, receipt) =

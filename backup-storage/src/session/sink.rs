@@ -137,13 +137,7 @@ impl Sink {
         inspector: Option<Arc<dyn BlockInspector>>,
         on_shrink: OnShrink,
     ) -> Result<Put> {
-        let kept: Vec<_> = steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::Keep(range) => Some(range.clone()),
-                _ => None,
-            })
-            .collect();
+        let kept = sparse::kept(&steps);
         let portions = sparse::portions(steps, SPAN);
         let shared = Arc::clone(&self.shared);
         let (assembly, receipt) = Assembly::new(shared, meta, parent, inspector, None, portions.len());

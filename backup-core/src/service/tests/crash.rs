@@ -55,6 +55,11 @@ where
 
 async fn nothing(_: &World, _: &Fleet) {}
 
+async fn power_off(world: &World, fleet: &Fleet) {
+    let service = fleet.open(&id("svc")).await.unwrap();
+    service.power_off(&owner(), false, &world.work()).await.unwrap();
+}
+
 /// The service has everything that was ever written, whether it is on or off.
 async fn has_all(world: &World) {
     let name = id("svc");
@@ -76,36 +81,24 @@ async fn has_all(world: &World) {
 
 #[tokio::test]
 async fn power_off_without_a_log() {
-    let off = async |world: &World, fleet: &Fleet| {
-        let service = fleet.open(&id("svc")).await.unwrap();
-        service.power_off(&owner(), false, &world.work()).await.unwrap();
-    };
-    let crashes = crash_everywhere("redis", nothing, off, async |world, _| has_all(world).await).await;
+    let crashes = crash_everywhere("redis", nothing, power_off, async |world, _| has_all(world).await).await;
     assert!(crashes >= 15, "{crashes}");
 }
 
 #[tokio::test]
 async fn power_off_with_a_log() {
-    let off = async |world: &World, fleet: &Fleet| {
-        let service = fleet.open(&id("svc")).await.unwrap();
-        service.power_off(&owner(), false, &world.work()).await.unwrap();
-    };
-    let crashes = crash_everywhere("postgres", nothing, off, async |world, _| has_all(world).await).await;
+    let crashes = crash_everywhere("postgres", nothing, power_off, async |world, _| has_all(world).await).await;
     assert!(crashes >= 12, "{crashes}");
 }
 
 #[tokio::test]
 async fn power_on() {
     for kind in ["redis", "postgres"] {
-        let off = async |world: &World, fleet: &Fleet| {
-            let service = fleet.open(&id("svc")).await.unwrap();
-            service.power_off(&owner(), false, &world.work()).await.unwrap();
-        };
         let on = async |world: &World, fleet: &Fleet| {
             let service = fleet.open(&id("svc")).await.unwrap();
             service.power_on(&owner(), &world.work()).await.unwrap();
         };
-        let crashes = crash_everywhere(kind, off, on, async |world, _| has_all(world).await).await;
+        let crashes = crash_everywhere(kind, power_off, on, async |world, _| has_all(world).await).await;
         assert!(crashes >= 8, "{crashes}");
     }
 }

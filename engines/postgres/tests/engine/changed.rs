@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use backup_core::Finding;
-use backup_core::catalog::BackupRecord;
 use backup_core::engine::LogOptions;
-use backup_core::repository::ParentChoice;
 use backup_core::run::BackupOptions;
 use backup_postgres::{ChangeTracking, Method, PostgresEngine, PostgresSettings};
 use backup_storage::store::Store;
 use backup_testkit::pgbench::{Bank, ChangeShape, Dataset};
 use backup_testkit::{PgVersion, Postgres, StopMode, require_or_skip, versions_under_test};
 
-use crate::harness::{Capture, PATIENCE, Tally, Target, Vault, digest, digest_of, flushed, settings, value};
+use crate::harness::{
+    Capture, PATIENCE, Tally, Target, digest, digest_of, fact, finding, flushed, on, read_bytes, settings, value,
+};
 use crate::{load, storage};
 
 const VERSION: PgVersion = PgVersion::V17;
@@ -23,24 +22,6 @@ fn tracking(server: &Postgres, changes: ChangeTracking) -> PostgresEngine {
 
 fn quick() -> LogOptions {
     LogOptions::default().flush_after(Duration::from_millis(20))
-}
-
-async fn on(parent: &BackupRecord, vault: &Vault, engine: &PostgresEngine) -> BackupRecord {
-    let mut options = BackupOptions::default();
-    options.parent = ParentChoice::Backup(parent.id);
-    vault.try_backup(engine, options).await.unwrap()
-}
-
-fn fact<'a>(backup: &'a BackupRecord, name: &str) -> Option<&'a str> {
-    backup.snapshot.fact(name)
-}
-
-fn read_bytes(backup: &BackupRecord) -> u64 {
-    fact(backup, "read_bytes").unwrap().parse().unwrap()
-}
-
-fn finding<'a>(backup: &'a BackupRecord, code: &str) -> Option<&'a Finding> {
-    backup.snapshot.findings.iter().find(|finding| finding.code == code)
 }
 
 #[tokio::test(flavor = "multi_thread")]

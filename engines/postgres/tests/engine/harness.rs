@@ -9,7 +9,7 @@ use backup_core::engine::{CheckReport, LogOptions, LogSink, Restored, Work};
 use backup_core::entry::Selector;
 use backup_core::env::Env;
 use backup_core::observe::{Observer, Progress};
-use backup_core::repository::{MemoryRepository, Repository};
+use backup_core::repository::{MemoryRepository, ParentChoice, Repository};
 use backup_core::run::{self, BackupOptions, RestorePlan};
 use backup_core::{Finding, Lineage, RecoveryTarget, Result, ServiceId};
 use backup_postgres::wal::{Event, LongPageHeader, SegmentName, WalFormat, WalReader};
@@ -83,6 +83,26 @@ impl Vault {
     pub(crate) async fn check(&self, engine: &PostgresEngine, backup: &BackupRecord) -> CheckReport {
         run::check(self.0.as_ref(), engine, backup.id, &work()).await.unwrap()
     }
+}
+
+/// A backup whose parent is `parent`.
+pub(crate) async fn on(parent: &BackupRecord, vault: &Vault, engine: &PostgresEngine) -> BackupRecord {
+    let mut options = BackupOptions::default();
+    options.parent = ParentChoice::Backup(parent.id);
+    vault.try_backup(engine, options).await.unwrap()
+}
+
+pub(crate) fn fact<'a>(backup: &'a BackupRecord, name: &str) -> Option<&'a str> {
+    backup.snapshot.fact(name)
+}
+
+/// Bytes of content that the engine has read, or was sent.
+pub(crate) fn read_bytes(backup: &BackupRecord) -> u64 {
+    fact(backup, "read_bytes").unwrap().parse().unwrap()
+}
+
+pub(crate) fn finding<'a>(backup: &'a BackupRecord, code: &str) -> Option<&'a Finding> {
+    backup.snapshot.findings.iter().find(|finding| finding.code == code)
 }
 
 /// A place to restore into, which goes with this value.

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use backup_core::Finding;
 use backup_core::catalog::BackupRecord;
 use backup_core::entry::Selector;
-use backup_core::repository::ParentChoice;
 use backup_core::run::BackupOptions;
 use backup_postgres::manifest::{Manifest, ManifestFile};
 use backup_postgres::page::RelationFile;
@@ -15,7 +13,10 @@ use backup_testkit::pgbench::{Bank, ChangeShape, Dataset};
 use backup_testkit::{PgVersion, Postgres, PostgresBuilder, StopMode, require_or_skip, versions_under_test};
 use futures::TryStreamExt;
 
-use crate::harness::{PATIENCE, Tally, Target, Vault, digest, digest_of, engine, flushed, settings, value};
+use crate::harness::{
+    PATIENCE, Tally, Target, Vault, digest, digest_of, engine, fact, finding, flushed, on, read_bytes as sent,
+    settings, value,
+};
 use crate::{load, storage};
 
 const VERSION: PgVersion = PgVersion::V17;
@@ -35,24 +36,6 @@ fn auto(server: &Postgres) -> PostgresEngine {
 
 async fn vault() -> Vault {
     storage::create(&Store::memory()).await
-}
-
-async fn on(parent: &BackupRecord, vault: &Vault, engine: &PostgresEngine) -> BackupRecord {
-    let mut options = BackupOptions::default();
-    options.parent = ParentChoice::Backup(parent.id);
-    vault.try_backup(engine, options).await.unwrap()
-}
-
-fn fact<'a>(backup: &'a BackupRecord, name: &str) -> Option<&'a str> {
-    backup.snapshot.fact(name)
-}
-
-fn sent(backup: &BackupRecord) -> u64 {
-    fact(backup, "read_bytes").unwrap().parse().unwrap()
-}
-
-fn finding<'a>(backup: &'a BackupRecord, code: &str) -> Option<&'a Finding> {
-    backup.snapshot.findings.iter().find(|finding| finding.code == code)
 }
 
 #[track_caller]
