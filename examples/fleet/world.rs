@@ -296,7 +296,7 @@ pub(crate) async fn many(services: usize, days: u32) -> Result<Report> {
         let catalog = repository.catalog().await?;
         let Some(service) = catalog.service() else { continue };
         let (mut begun, mut running) = (0, false);
-        for audited in &service.trail {
+        for audited in service.trail.iter() {
             match audited.change {
                 ServiceChange::RunStarted { .. } => {
                     report.overlapping += usize::from(running);

@@ -12,13 +12,15 @@ mod service;
 pub use record::{BackupKind, BackupRecord, ManifestRef, PackId, Totals};
 pub use service::{
     Actor, Audited, ExpiredBackup, FinishedRun, Hold, Lease, Origin, RestorePurpose, Role, Run, RunPurpose,
-    ServiceChange, ServiceRejected, ServiceSpec, ServiceState, Stage,
+    ServiceChange, ServiceRejected, ServiceSpec, ServiceState, Stage, Trail,
 };
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use minicbor::{Decode, Encode};
+use rpds::RedBlackTreeMapSync;
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{BackupId, SessionId};
@@ -398,12 +400,14 @@ impl From<Rejected> for Error {
 }
 
 /// The state of a repository after some events.
+///
+/// A clone shares what grows with the history, so that a commit, which tries its events on a clone, costs the same after years.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
-    backups: BTreeMap<BackupId, BackupRecord>,
-    sessions: BTreeMap<SessionId, SessionState>,
-    log: LogState,
-    expired: BTreeMap<BackupId, ExpiredBackup>,
+    backups: RedBlackTreeMapSync<BackupId, BackupRecord>,
+    sessions: RedBlackTreeMapSync<SessionId, SessionState>,
+    log: Arc<LogState>,
+    expired: RedBlackTreeMapSync<BackupId, ExpiredBackup>,
     holds: BTreeMap<BackupId, BTreeMap<String, Hold>>,
     service: Option<Box<ServiceState>>,
 }
@@ -437,7 +441,7 @@ impl Catalog {
                     return Err(Rejected::SessionUnknown(*unknown));
                 }
                 let state = SessionState::Open { at: *at, parent: *parent, adopted: adopted.clone() };
-                self.sessions.insert(*session, state);
+                self.sessions.insert_mut(*session, state);
             }
             Event::BackupCommitted { record } => {
                 self.open_session(record.session)?;
@@ -445,7 +449,7 @@ impl Catalog {
             }
             Event::SessionClosed { session, reason, .. } => {
                 self.open_session(*session)?;
-                self.sessions.insert(*session, SessionState::Closed(*reason));
+                self.sessions.insert_mut(*session, SessionState::Closed(*reason));
             }
             Event::BackupRecovered { record } => {
                 if self.backups.contains_key(&record.id) {
@@ -454,7 +458,9 @@ impl Catalog {
                 // Content may have been adopted from a session that never became a backup, or from one that could not be
                 // recovered. Nothing else tells of it, and it must never commit.
                 for session in &record.reused {
-                    self.sessions.entry(*session).or_insert(SessionState::Closed(CloseReason::Fenced));
+                    if !self.sessions.contains_key(session) {
+                        self.sessions.insert_mut(*session, SessionState::Closed(CloseReason::Fenced));
+                    }
                 }
                 self.insert(record)?;
             }
@@ -463,7 +469,7 @@ impl Catalog {
             | Event::LineageAdded { .. }
             | Event::LogGap { .. }
             | Event::LogDamaged { .. }
-            | Event::LogExpired { .. } => log::apply(&mut self.log, event)?,
+            | Event::LogExpired { .. } => log::apply(Arc::make_mut(&mut self.log), event)?,
             Event::BackupExpired { backup, reason, at, .. } => self.expire(*backup, reason, *at)?,
             Event::HoldPlaced { backup, hold, reason, by, at } => {
                 self.existing(*backup)?;
@@ -502,8 +508,8 @@ impl Catalog {
         if let Some((hold, _)) = self.holds(backup).next() {
             return Err(Rejected::BackupHeld { backup, hold: hold.to_owned() });
         }
-        self.backups.remove(&backup);
-        self.expired.insert(backup, ExpiredBackup { session, reason: reason.to_owned(), at });
+        self.backups.remove_mut(&backup);
+        self.expired.insert_mut(backup, ExpiredBackup { session, reason: reason.to_owned(), at });
         Ok(())
     }
 
@@ -548,9 +554,9 @@ impl Catalog {
         if let Some(session) = record.reused.iter().find(|s| !self.sessions.contains_key(s)) {
             return Err(Rejected::ReuseUnknown { backup: record.id, session: *session });
         }
-        self.sessions.insert(record.session, SessionState::Committed(record.id));
-        self.expired.remove(&record.id);
-        self.backups.insert(record.id, record.clone());
+        self.sessions.insert_mut(record.session, SessionState::Committed(record.id));
+        self.expired.remove_mut(&record.id);
+        self.backups.insert_mut(record.id, record.clone());
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! a lease fits only while that lease is the last one taken, and an event that moves the service fits only the stage that it starts from.
 
 mod change;
+mod trail;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use super::Rejected;
 use crate::id::{BackupId, SessionId};
 pub use change::{Actor, Origin, RestorePurpose, Role, RunPurpose, ServiceChange, ServiceSpec};
+pub use trail::Trail;
 
 /// Where the life of a service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -143,7 +145,7 @@ pub struct ServiceState {
     /// The notices that were given in this stage, with their moments.
     pub notices: BTreeMap<String, Timestamp>,
     /// Everything but leases, oldest first.
-    pub trail: Vec<Audited>,
+    pub trail: Trail,
 }
 
 /// Why a change of a service does not fit.
@@ -209,7 +211,7 @@ impl ServiceState {
             failures: 0,
             discarded: false,
             notices: BTreeMap::new(),
-            trail: Vec::new(),
+            trail: Trail::default(),
         }
     }
 
