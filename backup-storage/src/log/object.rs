@@ -97,6 +97,11 @@ impl Sealer {
         Ok(Self { keyring: keyring.clone(), hash, compressor: Compressor::new(level)?, segment: Vec::new() })
     }
 
+    /// Goes on with another zstd level.
+    pub(crate) fn set_level(&mut self, level: i32) -> Result<()> {
+        self.compressor.set_level(level)
+    }
+
     /// Seals `content` as that of the object `name`. Content that is not whole segments is put together.
     pub(crate) fn draft(&mut self, name: ObjectName, content: &[Bytes]) -> Result<Draft> {
         let len: usize = content.iter().map(Bytes::len).sum();

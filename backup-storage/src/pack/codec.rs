@@ -40,6 +40,11 @@ impl Compressor {
         Ok(Self { zstd, buffer: Vec::with_capacity(zstd::zstd_safe::compress_bound(SEGMENT)) })
     }
 
+    /// Goes on with another zstd level.
+    pub(crate) fn set_level(&mut self, level: i32) -> Result<()> {
+        self.zstd.set_compression_level(level).map_err(|e| Error::io("zstd", e))
+    }
+
     /// `plaintext` made smaller, or as it is where that saves less than one part in 32: such a segment is read faster raw.
     pub(crate) fn compress<'a>(&'a mut self, plaintext: &'a [u8]) -> Result<(Codec, &'a [u8])> {
         let bound = zstd::zstd_safe::compress_bound(plaintext.len());

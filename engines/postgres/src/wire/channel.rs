@@ -9,8 +9,12 @@ use super::message::{self, Message};
 use super::transport::Transport;
 use crate::error::{Error, Result};
 
-/// How much is read from the socket at once: eight of the server's base-backup messages.
-const READ_SIZE: usize = 256 << 10;
+/// How large a buffer is that the socket is read into. Messages are cut from it, and only what has come of a message at its end is copied
+/// into the next one: of a walsender's messages of 128 KiB one in eight.
+const BUFFER: usize = 1 << 20;
+
+/// Room for less than this is not read into: a call for each small rest costs more than copying it.
+const SMALLEST_READ: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -39,7 +43,10 @@ impl Channel {
         loop {
             match message::decode(&mut self.incoming, self.max_message)? {
                 Ok(message) => return Ok(message),
-                Err(missing) => self.incoming.reserve(missing.max(READ_SIZE)),
+                Err(missing) if self.incoming.capacity() - self.incoming.len() < missing.max(SMALLEST_READ) => {
+                    self.incoming.reserve(missing.max(BUFFER));
+                }
+                Err(_) => {}
             }
             let read = self.transport.read_buf(&mut self.incoming);
             let count = match self.read_timeout {
