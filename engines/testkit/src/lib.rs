@@ -53,7 +53,9 @@ pub mod wait;
 pub use cache::Cache;
 pub use error::{Error, Result};
 pub use identity::{Identity, unprivileged};
-pub use postgres::{Auth, PgBinaries, PgVersion, Postgres, PostgresBuilder, StopMode, versions_under_test};
+pub use postgres::{
+    Auth, PgBinaries, PgVersion, Postgres, PostgresBuilder, ServerClock, StopMode, versions_under_test,
+};
 pub use require::{or_skip, required};
 pub use s3::Versity;
 pub use scratch::{scratch_dir, scratch_dir_in};

@@ -5,6 +5,7 @@
 
 mod capture;
 mod changed;
+mod clock;
 mod conformance;
 mod delta;
 mod failover;

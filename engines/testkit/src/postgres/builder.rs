@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::clock::ServerClock;
 use super::server::Postgres;
 use super::version::PgVersion;
 use super::{binaries::PgBinaries, standby, template};
@@ -53,6 +54,7 @@ pub struct PostgresBuilder {
     pub(super) superuser: String,
     pub(super) password: String,
     pub(super) patience: Duration,
+    pub(super) environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl PostgresBuilder {
@@ -74,6 +76,7 @@ impl PostgresBuilder {
             password: "testkit-password".to_owned(),
             // A restored server may have minutes of WAL to replay before it accepts connections.
             patience: Duration::from_secs(120),
+            environment: Vec::new(),
         }
     }
 
@@ -160,6 +163,12 @@ impl PostgresBuilder {
     /// How long the server may take until it accepts connections; two minutes by default.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.patience = timeout;
+        self
+    }
+
+    /// The server sees the time of day that `clock` shows, which has to live as long as the server.
+    pub fn clock(mut self, clock: &ServerClock) -> Self {
+        self.environment = clock.environment();
         self
     }
 

@@ -13,6 +13,7 @@
 
 mod binaries;
 mod builder;
+mod clock;
 mod server;
 mod standby;
 mod template;
@@ -21,6 +22,7 @@ mod version;
 
 pub use binaries::PgBinaries;
 pub use builder::{Auth, PostgresBuilder};
+pub use clock::ServerClock;
 pub(crate) use server::connect;
 pub use server::{Postgres, StopMode};
 pub use version::{PgVersion, versions_under_test};

@@ -113,6 +113,7 @@ impl Postgres {
         let sockets = self.prepare_socket_dir()?;
         let mut command = self.binaries.command("postgres");
         command.arg("-D").arg(&self.data);
+        command.envs(self.builder.environment.iter().cloned());
         let mut options = vec![
             ("port".to_owned(), self.port.to_string()),
             ("listen_addresses".to_owned(), "127.0.0.1".to_owned()),
