@@ -11,10 +11,12 @@
 //!
 //! What is due when, and what is kept why, is decided by `backup-policy`; the machines are the embedder's ([`ServiceHost`]).
 
+mod capture;
 mod facts;
 mod fleet;
 mod fork;
 mod host;
+mod keeper;
 mod lease;
 mod managed;
 mod notify;
