@@ -26,6 +26,8 @@ mod regions;
 mod role;
 mod status;
 mod tick;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 pub use fleet::{Fleet, FleetTick, NewService};
 pub use fork::{ForkTarget, NewFork};
@@ -37,6 +39,8 @@ pub use regions::Regions;
 pub use role::Action;
 pub use status::{KeptBecause, ListedBackup, ServiceStatus};
 pub use tick::{Done, Ticked};
+#[cfg(feature = "webhook")]
+pub use webhook::{WebhookNotifier, WebhookSecret, WebhookSettings};
 
 #[cfg(test)]
 mod tests;
