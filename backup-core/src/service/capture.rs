@@ -276,4 +276,4 @@ fn is_overtaken(error: &Error) -> bool {
 }
 
 /// How long after a deletion the last of the log is still fetched before the machines are given up.
-pub(super) const LAST_WORDS: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const LAST_WORDS: SignedDuration = SignedDuration::from_hours(6);

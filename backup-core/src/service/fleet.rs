@@ -1,7 +1,8 @@
 //! Many services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -103,6 +104,7 @@ pub struct Fleet {
     platform: Arc<Platform>,
     concurrency: usize,
     revisit: SignedDuration,
+    only: Option<Arc<BTreeSet<ServiceId>>>,
     roll: Arc<Mutex<Roll>>,
 }
 
@@ -111,7 +113,7 @@ impl Fleet {
     #[must_use]
     pub fn new(platform: Platform) -> Self {
         let revisit = SignedDuration::from_hours(1);
-        Self { platform: Arc::new(platform), concurrency: 8, revisit, roll: Arc::default() }
+        Self { platform: Arc::new(platform), concurrency: 8, revisit, only: None, roll: Arc::default() }
     }
 
     /// Sets after which time it is noticed at the latest what other processes have decided about a service. An hour: one request for each
@@ -126,6 +128,13 @@ impl Fleet {
     #[must_use]
     pub fn with_concurrency(mut self, services: usize) -> Self {
         self.concurrency = services.max(1);
+        self
+    }
+
+    /// Looks only after these services, of all that its vaults have: those of the machines that this process can reach.
+    #[must_use]
+    pub fn with_only(mut self, services: impl IntoIterator<Item = ServiceId>) -> Self {
+        self.only = Some(Arc::new(services.into_iter().collect()));
         self
     }
 
@@ -261,6 +270,7 @@ impl Fleet {
         }
         for (location, vault) in self.platform.regions().vaults() {
             let mut missing = vault.services().await?;
+            missing.retain(|service| self.only.as_ref().is_none_or(|only| only.contains(service)));
             missing.retain(|service| !self.roll.lock().services.contains_key(service));
             let found = futures::stream::iter(missing).map(|service| async move {
                 let found = async {
@@ -307,7 +317,8 @@ impl Fleet {
             let roll = self.roll.lock();
             // A clock that was set back must not make anybody wait for what it showed before.
             let far = now.checked_add(self.revisit).unwrap_or(Timestamp::MAX);
-            let due = roll.services.values().filter(|known| known.next <= now || known.next > far);
+            let woken = |known: &&Known| known.service.woken.swap(false, Ordering::Relaxed);
+            let due = roll.services.values().filter(|known| woken(known) || known.next <= now || known.next > far);
             due.map(|known| (known.next, known.service.clone())).collect()
         };
         due.sort_by(|one, other| (one.0, one.1.id()).cmp(&(other.0, other.1.id())));

@@ -1,6 +1,7 @@
 //! One service under management.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -36,6 +37,8 @@ pub struct ManagedService {
     pub(super) swept: Arc<Mutex<Option<Timestamp>>>,
     /// Whether its log is to be followed.
     pub(super) following: Arc<Mutex<Following>>,
+    /// Something was decided through this handle or one that shares its state: the fleet looks at the service with its next tick.
+    pub(super) woken: Arc<AtomicBool>,
     /// When people are told again of what they could not be told of, and after how many attempts.
     pub(super) silence: Arc<Mutex<(u32, Option<Timestamp>)>>,
 }
@@ -49,6 +52,7 @@ impl ManagedService {
             asked: Arc::default(),
             swept: Arc::default(),
             following: Arc::default(),
+            woken: Arc::default(),
             silence: Arc::default(),
         }
     }
@@ -97,6 +101,7 @@ impl ManagedService {
 
     /// Tells of what was committed and not told of yet. What cannot be delivered changes nothing else, and later ticks try again.
     pub(super) async fn tell(&self, catalog: &Catalog) {
+        self.woken.store(true, Ordering::Relaxed);
         if let Err(error) = self.try_tell(catalog).await {
             tracing::warn!(service = %self.id, %error, "a notice was not delivered");
         }

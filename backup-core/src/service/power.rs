@@ -186,7 +186,7 @@ impl ManagedService {
     }
 
     /// Fetches what was written since the last look of a service that was deleted while it ran, before its machines are given up: whoever
-    /// recovers it gets everything. For an hour after the deletion a failure is an error, so that it is tried again; then it is told.
+    /// recovers it gets everything. For some hours after the deletion a failure is an error, so that it is tried again; then it is told.
     pub(super) async fn save_last_words(&self, service: &ServiceState, work: &Work) -> Result<()> {
         let Stage::Deleted { since } = service.stage else { return Ok(()) };
         if !Self::ran_when_deleted(service) || self.catalog().await?.latest().is_none() {
@@ -284,6 +284,9 @@ impl ManagedService {
             return Err(Error::internal("a service that is not being restored cannot be"));
         };
         let (host, spec) = (self.platform.host(), &service.spec);
+        if let Some(backup) = self.restored_already(&catalog, service, purpose).await? {
+            return self.commit_restored(held, spec, purpose, backup).await;
+        }
         let engine = host.provision(&self.id, spec).await?;
         let backup = match (purpose, &spec.origin) {
             (RestorePurpose::Fork, Some(origin)) => {
@@ -294,6 +297,38 @@ impl ManagedService {
             _ => Some(put_back(&*self.repository, &engine, RecoveryTarget::latest(), work).await?),
         };
         host.start(&self.id, spec).await?;
+        self.commit_restored(held, spec, purpose, backup).await
+    }
+
+    /// The backup of a deployment that serves already, because whoever has started it could not say so any more. Clients may have written
+    /// since, so it is not restored again. A node that was lost is another matter: what serves there is what is to be replaced.
+    async fn restored_already(
+        &self,
+        catalog: &Catalog,
+        service: &ServiceState,
+        purpose: RestorePurpose,
+    ) -> Result<Option<Option<BackupId>>> {
+        if purpose == RestorePurpose::Disaster {
+            return Ok(None);
+        }
+        match self.platform.host().running(&self.id, &service.spec).await {
+            Ok(_) => {
+                let origin = service.spec.origin.as_ref().filter(|_| purpose == RestorePurpose::Fork);
+                Ok(Some(origin.map(|o| o.backup).or(catalog.latest().map(|backup| backup.id))))
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says that the service runs, and lets go of what was only needed until then.
+    async fn commit_restored(
+        &self,
+        held: &Held<'_>,
+        spec: &ServiceSpec,
+        purpose: RestorePurpose,
+        backup: Option<BackupId>,
+    ) -> Result<Done> {
         let catalog = held.commit(vec![ServiceChange::Restored { backup }]).await?;
         self.tell(&catalog).await;
         if let (RestorePurpose::Fork, Some(origin)) = (purpose, &spec.origin) {

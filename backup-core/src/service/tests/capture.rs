@@ -24,7 +24,7 @@ struct Runner {
 
 impl Runner {
     fn start(world: &World, name: &str) -> Self {
-        let (fleet, cancel) = (world.fleet(name), CancellationToken::new());
+        let (fleet, cancel) = (world.fleet(name).with_revisit(Duration::from_secs(60)), CancellationToken::new());
         let work = Work::new(world.env.clone()).with_cancel(cancel.clone());
         let running = fleet.clone();
         let task = tokio::spawn(async move { running.run(&work).await });
@@ -245,9 +245,9 @@ async fn a_machine_that_cannot_be_reached_does_not_keep_a_deleted_service_for_ev
     fleet.tick(&world.work()).await.unwrap();
     world.machines.unreachable.store(true, Ordering::SeqCst);
     service.delete(&owner()).await.unwrap();
-    world.pass(&fleet, SignedDuration::from_mins(50)).await;
-    assert!(!world.state(&id("svc")).await.discarded, "it is tried for an hour");
-    world.pass(&fleet, SignedDuration::from_mins(20)).await;
+    world.pass(&fleet, SignedDuration::from_hours(5)).await;
+    assert!(!world.state(&id("svc")).await.discarded, "it is tried for some hours");
+    world.pass(&fleet, SignedDuration::from_hours(2)).await;
     assert!(world.state(&id("svc")).await.discarded);
     let told = world.told.0.lock();
     assert!(told.iter().any(|(_, n)| matches!(n, Notice::Trouble { text } if text.contains("end of its log is lost"))));

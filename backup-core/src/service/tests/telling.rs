@@ -25,6 +25,7 @@ async fn what_could_not_be_told_is_told_later_in_order_and_stops_nothing() {
     world.told.fail(true);
     let service = fleet.create(&owner(), NewService::new(id("svc"), "redis", "startup", "eu")).await.unwrap();
     service.change_plan(&owner(), "business").await.unwrap();
+    world.clock.advance(Duration::from_secs(120));
     let tick = fleet.tick(&world.work()).await.unwrap();
     let done: Vec<_> = tick.done.iter().flat_map(|(_, done)| done).collect();
     assert!(done.iter().any(|d| matches!(d, Done::Untold { .. })), "it is reported: {done:?}");
