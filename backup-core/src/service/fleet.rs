@@ -104,7 +104,7 @@ pub struct Fleet {
     platform: Arc<Platform>,
     concurrency: usize,
     revisit: SignedDuration,
-    only: Option<Arc<BTreeSet<ServiceId>>>,
+    only: Arc<Mutex<Option<BTreeSet<ServiceId>>>>,
     roll: Arc<Mutex<Roll>>,
 }
 
@@ -113,7 +113,7 @@ impl Fleet {
     #[must_use]
     pub fn new(platform: Platform) -> Self {
         let revisit = SignedDuration::from_hours(1);
-        Self { platform: Arc::new(platform), concurrency: 8, revisit, only: None, roll: Arc::default() }
+        Self { platform: Arc::new(platform), concurrency: 8, revisit, only: Arc::default(), roll: Arc::default() }
     }
 
     /// Sets after which time it is noticed at the latest what other processes have decided about a service. An hour: one request for each
@@ -133,9 +133,20 @@ impl Fleet {
 
     /// Looks only after these services, of all that its vaults have: those of the machines that this process can reach.
     #[must_use]
-    pub fn with_only(mut self, services: impl IntoIterator<Item = ServiceId>) -> Self {
-        self.only = Some(Arc::new(services.into_iter().collect()));
+    pub fn with_only(self, services: impl IntoIterator<Item = ServiceId>) -> Self {
+        self.look_after(services);
         self
+    }
+
+    /// From the next tick on looks only after these services. The captures of others end; what is under way for them is finished.
+    pub fn look_after(&self, services: impl IntoIterator<Item = ServiceId>) {
+        let only: BTreeSet<_> = services.into_iter().collect();
+        let mut roll = self.roll.lock();
+        roll.services.retain(|service, _| only.contains(service));
+        roll.looked = None;
+        drop(roll);
+        *self.only.lock() = Some(only);
+        self.platform.changed().notify_one();
     }
 
     /// What its services have in common.
@@ -270,7 +281,7 @@ impl Fleet {
         }
         for (location, vault) in self.platform.regions().vaults() {
             let mut missing = vault.services().await?;
-            missing.retain(|service| self.only.as_ref().is_none_or(|only| only.contains(service)));
+            missing.retain(|service| self.only.lock().as_ref().is_none_or(|only| only.contains(service)));
             missing.retain(|service| !self.roll.lock().services.contains_key(service));
             let found = futures::stream::iter(missing).map(|service| async move {
                 let found = async {

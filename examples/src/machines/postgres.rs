@@ -12,6 +12,7 @@ use backup_core::service::{ServiceHost, Stopped};
 use backup_core::{BackupEngine, Error, Result, ServiceId};
 use backup_postgres::control::stopped_at;
 use backup_postgres::{PostgresEngine, PostgresSettings, Replay};
+use parking_lot::RwLock;
 
 use super::server::{PostgresMachine, State};
 
@@ -26,7 +27,7 @@ const DISCARDED: &str = "discarded";
 /// its end while the server ends their connections.
 #[derive(Debug, Clone)]
 pub struct PostgresHost {
-    machines: BTreeMap<ServiceId, PostgresMachine>,
+    machines: Arc<RwLock<BTreeMap<ServiceId, PostgresMachine>>>,
     env: Env,
 }
 
@@ -34,12 +35,18 @@ impl PostgresHost {
     /// These servers.
     #[must_use]
     pub fn new(machines: BTreeMap<ServiceId, PostgresMachine>, env: Env) -> Self {
-        Self { machines, env }
+        Self { machines: Arc::new(RwLock::new(machines)), env }
     }
 
-    fn machine(&self, service: &ServiceId) -> Result<&PostgresMachine> {
-        self.machines.get(service).ok_or_else(|| {
-            let known: Vec<_> = self.machines.keys().map(ServiceId::as_str).collect();
+    /// These servers from here on.
+    pub fn replace(&self, machines: BTreeMap<ServiceId, PostgresMachine>) {
+        *self.machines.write() = machines;
+    }
+
+    fn machine(&self, service: &ServiceId) -> Result<PostgresMachine> {
+        let machines = self.machines.read();
+        machines.get(service).cloned().ok_or_else(|| {
+            let known: Vec<_> = machines.keys().map(ServiceId::as_str).collect();
             Error::environment(format!(
                 "this host has no machine for service {service}; it has those of {}",
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
@@ -187,7 +194,7 @@ impl ServiceHost for PostgresHost {
     }
 
     async fn discard(&self, service: &ServiceId, _: &ServiceSpec) -> Result<()> {
-        let machine = self.machine(service)?.clone();
+        let machine = self.machine(service)?;
         machine.stop().await?;
         let env = self.env.clone();
         tokio::task::spawn_blocking(move || give_up(&machine, &env))

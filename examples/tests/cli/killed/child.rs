@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use backup_core::catalog::{Actor, Role, ServiceChange, ServiceSpec, Stage};
 use backup_core::engine::Work;
 use backup_core::env::{Clock, Env, SystemClock, SystemEntropy};
-use backup_core::repository::Vault as _;
+use backup_core::repository::{Found as Stored, Vault as _};
 use backup_core::service::{Fleet, ManagedService, NewFork, NewService, Platform, Regions, ServiceHost};
 use backup_core::{ErrorKind, ServiceId};
 use backup_crypto::{Identity, RawKey};
@@ -204,12 +204,12 @@ impl Process {
     }
 
     async fn found(&self, name: &str) -> Found {
-        let Some(service) = self.open(name).await else {
+        // From the vault: a handle remembers what this process has purged.
+        let found = self.vault.find(&ServiceId::new(name).unwrap()).await.unwrap();
+        let Stored::Repository(repository) = found else {
             return Found { stage: "none".to_owned(), holds: 0, loss: None };
         };
-        let catalog = service.repository().catalog().await;
-        // Nothing can be read any more of what this process has just purged.
-        let Ok(catalog) = catalog else { return Found { stage: "none".to_owned(), holds: 0, loss: None } };
+        let catalog = repository.catalog().await.unwrap();
         let state = catalog.service().unwrap();
         let stage = serde_json::to_value(state.stage).unwrap()["stage"].as_str().unwrap().to_owned();
         let loss = state.trail.iter().rev().find_map(|audited| match &audited.change {

@@ -91,7 +91,7 @@ pub(super) async fn create(cx: &mut Context<'_, '_>, file: Option<PathBuf>, args
     let before = premises.file.machines.insert(id.to_string(), machine);
     // First the machine: whoever runs the services of this host finds it as soon as the service exists.
     premises.save()?;
-    let fleet = premises.fleet(cx, &premises.file.region)?;
+    let fleet = premises.fleet(cx, &premises.file.region);
     let new = NewService::new(id.clone(), "postgres", &args.plan, &args.region).scheduled(args.hour, args.minute);
     let by = operator();
     let created = async { if args.adopt { fleet.adopt(&by, new).await } else { fleet.create(&by, new).await } };

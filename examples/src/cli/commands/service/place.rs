@@ -21,6 +21,7 @@ pub(super) struct Premises {
     pub(super) vault: Vault,
     pub(super) file: HostFile,
     path: Option<PathBuf>,
+    host: PostgresHost,
 }
 
 impl Premises {
@@ -41,7 +42,8 @@ impl Premises {
         }
         let store = Store::open(&url, &StoreSettings::default())?;
         let vault = Vault::new(store, keys, cx.work().env().clone());
-        Ok(Self { vault, file, path })
+        let host = PostgresHost::new(file.services()?, cx.work().env().clone());
+        Ok(Self { vault, file, path, host })
     }
 
     /// The path of the file of this host.
@@ -58,26 +60,38 @@ impl Premises {
         if file.machines.remove(service.as_str()).is_some() {
             file.write(&path)?;
         }
-        self.file = file;
         Ok(())
+    }
+
+    /// Reads the file again, and says whether other commands have changed it since.
+    pub(super) fn reread(&mut self) -> Result<bool> {
+        let file = HostFile::read(self.path()?)?.unwrap_or_default();
+        if file == self.file {
+            return Ok(false);
+        }
+        self.file = file;
+        self.host.replace(self.file.services()?);
+        Ok(true)
     }
 
     /// Writes the file of this host.
     pub(super) fn save(&self) -> Result<()> {
-        self.file.write(self.path()?)
+        self.file.write(self.path()?)?;
+        self.host.replace(self.file.services()?);
+        Ok(())
     }
 
     /// The platform of this host, whose vault is the storage of `region`.
-    pub(super) fn platform(&self, cx: &Context<'_, '_>, region: &str) -> Result<Platform> {
+    pub(super) fn platform(&self, cx: &Context<'_, '_>, region: &str) -> Platform {
         let env = cx.work().env().clone();
         let regions = Regions::new().with_vault(region, Arc::new(self.vault.clone()));
-        let host = Arc::new(PostgresHost::new(self.file.services()?, env.clone()));
-        Ok(Platform::new(regions, host, env, format!("backupctl {}", std::process::id())))
+        let host = Arc::new(self.host.clone());
+        Platform::new(regions, host, env, format!("backupctl {}", std::process::id()))
     }
 
     /// The fleet of this host.
-    pub(super) fn fleet(&self, cx: &Context<'_, '_>, region: &str) -> Result<Fleet> {
-        Ok(Fleet::new(self.platform(cx, region)?).with_revisit(REVISIT))
+    pub(super) fn fleet(&self, cx: &Context<'_, '_>, region: &str) -> Fleet {
+        Fleet::new(self.platform(cx, region)).with_revisit(REVISIT)
     }
 
     /// The service that the options name. Its region is what its own catalog says, so this needs no file.
@@ -93,7 +107,7 @@ impl Premises {
             _ => None,
         };
         let Some(spec) = spec else { return Err(self.unknown(cx, &id).await?.into()) };
-        let fleet = self.fleet(cx, &spec.location)?;
+        let fleet = self.fleet(cx, &spec.location);
         let service = cx.work().run(fleet.open(&id)).await?;
         Ok((fleet, service))
     }
@@ -110,4 +124,4 @@ impl Premises {
 }
 
 /// What other commands have decided is noticed soon: one host has few services, and the log of one that was turned on is to be followed.
-const REVISIT: Duration = Duration::from_secs(10);
+pub(super) const REVISIT: Duration = Duration::from_secs(10);

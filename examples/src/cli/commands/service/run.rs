@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::Context;
-use super::place::Premises;
+use super::place::{Premises, REVISIT};
 use crate::cli::commands::log::duration;
 use crate::cli::failure::Failure;
 use crate::cli::passphrase;
@@ -73,11 +73,11 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, file: Option<PathBuf>, args: R
     premises.path()?;
     let services = services(cx, &premises)?;
     let log = LogOptions::default().flush_after(args.flush_after);
-    let mut platform = premises.platform(cx, &premises.file.region)?.with_lease(args.lease).with_log(log);
+    let mut platform = premises.platform(cx, &premises.file.region).with_lease(args.lease).with_log(log);
     if let Some(webhook) = webhook(cx, &args)? {
         platform = platform.with_notifier(Arc::new(webhook));
     }
-    let fleet = Fleet::new(platform).with_revisit(Duration::from_secs(10)).with_only(services);
+    let fleet = Fleet::new(platform).with_revisit(REVISIT).with_only(services);
     let mut view = RunView::default();
     if args.once {
         match fleet.tick(cx.work()).await {
@@ -103,16 +103,22 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, file: Option<PathBuf>, args: R
 
 /// Those of this host, or the one that is named.
 fn services(cx: &Context<'_, '_>, premises: &Premises) -> Result<Vec<ServiceId>, Failure> {
+    let services = wanted(cx, premises)?;
+    if !services.is_empty() {
+        return Ok(services);
+    }
+    Err(match cx.has_service() {
+        true => Error::invalid(format!("this host has no machine for service {}", cx.service_id()?)),
+        false => Error::invalid("this host has no services: service create makes one"),
+    }
+    .into())
+}
+
+fn wanted(cx: &Context<'_, '_>, premises: &Premises) -> Result<Vec<ServiceId>, Failure> {
     let mut services: Vec<_> = premises.file.services()?.into_keys().collect();
     if cx.has_service() {
         let id = cx.service_id()?;
-        if !services.contains(&id) {
-            return Err(Error::invalid(format!("this host has no machine for service {id}")).into());
-        }
-        services = vec![id];
-    }
-    if services.is_empty() {
-        return Err(Error::invalid("this host has no services: service create makes one").into());
+        services.retain(|service| *service == id);
     }
     Ok(services)
 }
@@ -164,7 +170,13 @@ async fn keep_running(
                 ended = true;
                 cancel.cancel();
             }
-            Some(tick) = ticks.recv() => note(cx, premises, view, tick)?,
+            Some(tick) = ticks.recv() => {
+                note(cx, premises, view, tick)?;
+                if premises.reread()? {
+                    // Services that other commands have created or that are no more.
+                    fleet.look_after(wanted(cx, premises)?);
+                }
+            }
         }
     }
     while let Ok(tick) = ticks.try_recv() {

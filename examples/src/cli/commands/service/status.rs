@@ -86,7 +86,7 @@ async fn all(cx: &mut Context<'_, '_>, premises: &Premises) -> Result<(), Failur
         };
         let catalog = cx.work().run(repository.catalog()).await?;
         let Some(location) = catalog.service().map(|service| service.spec.location.clone()) else { continue };
-        let fleet = premises.fleet(cx, &location)?;
+        let fleet = premises.fleet(cx, &location);
         match cx.work().run(async { fleet.open(&name).await?.status().await }).await {
             Ok(status) => found.push(status),
             // It was purged in the meantime.
