@@ -131,9 +131,12 @@ impl Process {
     async fn tick(&self, name: &str) {
         for _ in 0..5 {
             let Some(service) = self.open(name).await else {
-                // What is left of a purge without keys is no service any more.
-                let left = self.vault.destroy(&ServiceId::new(name).unwrap(), &self.work).await;
-                left.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                let id = ServiceId::new(name).unwrap();
+                // What is left of a purge without keys is no service any more. A repository that nobody has made a service of yet waits for
+                // the same creation to be repeated.
+                if let Stored::Remains = self.vault.find(&id).await.unwrap() {
+                    self.vault.destroy(&id, &self.work).await.unwrap();
+                }
                 return;
             };
             let ticked = service.tick(&self.work).await.unwrap();
@@ -205,12 +208,11 @@ impl Process {
 
     async fn found(&self, name: &str) -> Found {
         // From the vault: a handle remembers what this process has purged.
+        let nothing = Found { stage: "none".to_owned(), holds: 0, loss: None };
         let found = self.vault.find(&ServiceId::new(name).unwrap()).await.unwrap();
-        let Stored::Repository(repository) = found else {
-            return Found { stage: "none".to_owned(), holds: 0, loss: None };
-        };
+        let Stored::Repository(repository) = found else { return nothing };
         let catalog = repository.catalog().await.unwrap();
-        let state = catalog.service().unwrap();
+        let Some(state) = catalog.service() else { return nothing };
         let stage = serde_json::to_value(state.stage).unwrap()["stage"].as_str().unwrap().to_owned();
         let loss = state.trail.iter().rev().find_map(|audited| match &audited.change {
             ServiceChange::PoweredOff { loss } => Some(loss.clone()),
