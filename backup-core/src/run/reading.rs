@@ -94,5 +94,5 @@ impl Reading<'_> {
 }
 
 fn is_refusal(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<Rejected>())
+    std::error::Error::source(error).and_then(|source| source.downcast_ref::<Rejected>()).is_some()
 }

@@ -250,9 +250,8 @@ async fn a_machine_that_cannot_be_reached_does_not_keep_a_deleted_service_for_ev
     assert!(!world.state(&id("svc")).await.discarded, "it is tried for some hours");
     world.pass(&fleet, SignedDuration::from_hours(2)).await;
     assert!(world.state(&id("svc")).await.discarded);
-    let told = world.told.0.lock();
-    assert!(told.iter().any(|(_, n)| matches!(n, Notice::Trouble { text } if text.contains("end of its log is lost"))));
-    drop(told);
+    let lost = |notice: &Notice| matches!(notice, Notice::Trouble { text } if text.contains("end of its log is lost"));
+    assert!(world.told.0.lock().iter().any(|(_, notice)| lost(notice)));
     world.pass(&fleet, SignedDuration::from_hours(24 * 31)).await;
     assert_eq!(world.vault.services().await.unwrap(), []);
 }
