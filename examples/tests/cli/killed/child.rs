@@ -13,6 +13,8 @@ use backup_core::service::{Fleet, ManagedService, NewFork, NewService, Platform,
 use backup_core::{ErrorKind, ServiceId};
 use backup_crypto::{Identity, RawKey};
 use backup_examples::machines::{HostFile, PostgresHost};
+use backup_policy::Age;
+use backup_policy::lifecycle::LifecyclePolicy;
 use backup_storage::store::Store;
 use backup_storage::{SharedKeys, Vault};
 use jiff::{SignedDuration, Timestamp};
@@ -112,7 +114,9 @@ impl Process {
         let host = PostgresHost::new(file.services().unwrap(), env.clone());
         let killing = Arc::new(KillingHost { inner: host.clone(), steps });
         let platform = Platform::new(regions, killing, env.clone(), format!("process {}", std::process::id()));
-        Self { fleet: Fleet::new(platform), vault, host, work: Work::new(env) }
+        // The source of many forks is off for years here.
+        let lifecycle = LifecyclePolicy::new(Age::MAX, [], "30d".parse().unwrap()).unwrap();
+        Self { fleet: Fleet::new(platform.with_lifecycle(lifecycle)), vault, host, work: Work::new(env) }
     }
 
     async fn open(&self, name: &str) -> Option<ManagedService> {
