@@ -13,6 +13,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `webhook` | no | `service::WebhookNotifier`: notices of services as signed HTTP requests |
 //! | `test-util` | no | manual clock, seeded entropy, an in-memory repository, conformance suites for repositories and engines |
 
 pub mod catalog;

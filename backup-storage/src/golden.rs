@@ -191,6 +191,12 @@ fn journal_events_of_decisions() {
         ServiceChange::PurgeBegun,
         ServiceChange::NoticeSent { notice: "deletion-in-7d".to_owned() },
         ServiceChange::Discarded,
+        ServiceChange::CaptureTaken { capture: 1, runner: "r".to_owned(), until: at },
+        ServiceChange::CaptureRenewed { capture: 1, until: at },
+        ServiceChange::CaptureReleased { capture: 1 },
+        ServiceChange::ReaderSeen { reader: "restore 7".to_owned(), until: at },
+        ServiceChange::ReaderLeft { reader: "restore 7".to_owned() },
+        ServiceChange::Told { lines: 3 },
     ];
     let (hold, reason) = ("case-7".to_owned(), "evidence".to_owned());
     let mut events = vec![

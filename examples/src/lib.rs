@@ -5,6 +5,8 @@
 //!   process: arguments, terminal, signals.
 //! - **`quickstart`** (`examples/quickstart`): a real PostgreSQL backed up, destroyed and restored, as a story.
 //!
+//! The PostgreSQL servers of one host as machines of managed services are in [`machines`].
+//!
 //! What both need is here: [`progress`] as bars of a terminal, [`signals`] that cancel work, [`table`]s and numbers for
 //! [people](human).
 //!
@@ -14,6 +16,7 @@
 
 pub mod cli;
 pub mod human;
+pub mod machines;
 pub mod progress;
 pub mod signals;
 pub mod table;

@@ -4,6 +4,7 @@ mod backup;
 mod capture;
 mod choose;
 mod expire;
+mod reading;
 mod restore;
 mod windows;
 
@@ -11,6 +12,7 @@ pub use backup::{BackupOptions, backup};
 pub use capture::{capture, import};
 pub use expire::{Expired, Retention, expire, plan_expiry};
 pub(crate) use expire::{expiring, stored_log};
+pub use reading::while_reading;
 pub use restore::{RestorePlan, check, plan_restore, restore};
 pub use windows::{Restorable, TimedWindow, windows};
 

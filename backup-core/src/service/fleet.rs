@@ -1,7 +1,8 @@
 //! Many services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -20,10 +21,8 @@ use crate::repository::{Found, Repository, Vault};
 
 /// New services are looked for this often.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_mins(5);
-/// What other processes have decided about a service is noticed after this time at the latest: one request for each service.
-const REVISIT: SignedDuration = SignedDuration::from_hours(1);
 /// The pause between two ticks of [`Fleet::run`], at most.
-const PULSE: Duration = Duration::from_secs(30);
+pub(super) const PULSE: Duration = Duration::from_secs(30);
 
 /// A service that is to come under management.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +103,8 @@ struct Roll {
 pub struct Fleet {
     platform: Arc<Platform>,
     concurrency: usize,
+    revisit: SignedDuration,
+    only: Arc<Mutex<Option<BTreeSet<ServiceId>>>>,
     roll: Arc<Mutex<Roll>>,
 }
 
@@ -111,7 +112,16 @@ impl Fleet {
     /// The services of `platform`, of which up to eight are worked on at a time.
     #[must_use]
     pub fn new(platform: Platform) -> Self {
-        Self { platform: Arc::new(platform), concurrency: 8, roll: Arc::default() }
+        let revisit = SignedDuration::from_hours(1);
+        Self { platform: Arc::new(platform), concurrency: 8, revisit, only: Arc::default(), roll: Arc::default() }
+    }
+
+    /// Sets after which time it is noticed at the latest what other processes have decided about a service. An hour: one request for each
+    /// service. Where others turn services on, whose log is followed only from then on, it is worth more requests.
+    #[must_use]
+    pub fn with_revisit(mut self, every: Duration) -> Self {
+        self.revisit = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX).max(SignedDuration::from_secs(1));
+        self
     }
 
     /// Sets how many services are worked on at a time.
@@ -119,6 +129,24 @@ impl Fleet {
     pub fn with_concurrency(mut self, services: usize) -> Self {
         self.concurrency = services.max(1);
         self
+    }
+
+    /// Looks only after these services, of all that its vaults have: those of the machines that this process can reach.
+    #[must_use]
+    pub fn with_only(self, services: impl IntoIterator<Item = ServiceId>) -> Self {
+        self.look_after(services);
+        self
+    }
+
+    /// From the next tick on looks only after these services. The captures of others end; what is under way for them is finished.
+    pub fn look_after(&self, services: impl IntoIterator<Item = ServiceId>) {
+        let only: BTreeSet<_> = services.into_iter().collect();
+        let mut roll = self.roll.lock();
+        roll.services.retain(|service, _| only.contains(service));
+        roll.looked = None;
+        drop(roll);
+        *self.only.lock() = Some(only);
+        self.platform.changed().notify_one();
     }
 
     /// What its services have in common.
@@ -246,12 +274,14 @@ impl Fleet {
     /// # Errors
     /// When a vault cannot be listed. A service that cannot be opened is reported by the tick instead.
     async fn look(&self, now: Timestamp, failed: &mut Vec<(ServiceId, String)>) -> Result<()> {
-        let due = self.roll.lock().looked.is_none_or(|looked| now.duration_since(looked).abs() >= LOOK_EVERY);
+        let every = LOOK_EVERY.min(self.revisit);
+        let due = self.roll.lock().looked.is_none_or(|looked| now.duration_since(looked).abs() >= every);
         if !due {
             return Ok(());
         }
         for (location, vault) in self.platform.regions().vaults() {
             let mut missing = vault.services().await?;
+            missing.retain(|service| self.only.lock().as_ref().is_none_or(|only| only.contains(service)));
             missing.retain(|service| !self.roll.lock().services.contains_key(service));
             let found = futures::stream::iter(missing).map(|service| async move {
                 let found = async {
@@ -297,8 +327,9 @@ impl Fleet {
         let mut due: Vec<_> = {
             let roll = self.roll.lock();
             // A clock that was set back must not make anybody wait for what it showed before.
-            let far = now.checked_add(REVISIT).unwrap_or(Timestamp::MAX);
-            let due = roll.services.values().filter(|known| known.next <= now || known.next > far);
+            let far = now.checked_add(self.revisit).unwrap_or(Timestamp::MAX);
+            let woken = |known: &&Known| known.service.woken.swap(false, Ordering::Relaxed);
+            let due = roll.services.values().filter(|known| woken(known) || known.next <= now || known.next > far);
             due.map(|known| (known.next, known.service.clone())).collect()
         };
         due.sort_by(|one, other| (one.0, one.1.id()).cmp(&(other.0, other.1.id())));
@@ -311,7 +342,7 @@ impl Fleet {
         while let Some((service, outcome)) = ticks.next().await {
             self.note(&service, outcome, now, &mut tick)?;
         }
-        tick.next = self.roll.lock().services.values().map(|known| known.next).min();
+        tick.next = self.next();
         Ok(tick)
     }
 
@@ -324,7 +355,7 @@ impl Fleet {
         tick: &mut FleetTick,
     ) -> Result<()> {
         // What other processes decide is noticed by looking.
-        let far = now.checked_add(REVISIT).unwrap_or(Timestamp::MAX);
+        let far = now.checked_add(self.revisit).unwrap_or(Timestamp::MAX);
         let next = match outcome {
             Ok(ticked) => {
                 let purged = ticked.done.iter().any(|done| matches!(done, Done::Purged { .. }));
@@ -367,31 +398,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Runs all services until `work` is cancelled, which is its usual end and no error.
-    ///
-    /// # Errors
-    /// None that a later tick might not have: those are logged.
-    pub async fn run(&self, work: &Work) -> Result<()> {
-        loop {
-            match self.tick(work).await {
-                Ok(tick) => {
-                    for (service, problem) in &tick.failed {
-                        tracing::warn!(%service, problem, "a service could not be run");
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Cancelled => return Ok(()),
-                Err(error) => tracing::warn!(%error, "the services could not be run"),
-            }
-            let next = self.roll.lock().services.values().map(|known| known.next).min();
-            let pause = next.map_or(PULSE, |next| {
-                let left = next.duration_since(self.platform.env().now());
-                Duration::try_from(left).unwrap_or(Duration::ZERO).clamp(Duration::from_millis(100), PULSE)
-            });
-            let waited = work.cancel().run_until_cancelled(self.platform.env().clock().sleep(pause)).await;
-            if waited.is_none() {
-                return Ok(());
-            }
-        }
+    /// The services whose log is to be followed, as of the last tick, in the order of their names.
+    #[must_use]
+    pub fn to_capture(&self) -> Vec<ManagedService> {
+        let roll = self.roll.lock();
+        let known = roll.services.values().map(|known| &known.service);
+        known.filter(|service| service.wants_capture()).cloned().collect()
+    }
+
+    /// When something is due next, as of the last tick.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.roll.lock().services.values().map(|known| known.next).min()
     }
 }
 

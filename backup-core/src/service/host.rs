@@ -32,7 +32,7 @@ impl Stopped {
 /// Every call may be repeated after a crash of the caller, also when the first one was carried out: what is asked for already is done.
 #[async_trait]
 pub trait ServiceHost: Debug + Send + Sync + 'static {
-    /// The engine of the deployment that runs.
+    /// The engine of the deployment that runs: it has replayed its log and serves.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when it does not.

@@ -153,7 +153,7 @@ impl<'a> Held<'a> {
     }
 }
 
-fn until(now: Timestamp, lease: Duration) -> Result<Timestamp> {
+pub(super) fn until(now: Timestamp, lease: Duration) -> Result<Timestamp> {
     let lease = SignedDuration::try_from(lease).unwrap_or(SignedDuration::MAX);
     now.checked_add(lease).map_err(|e| Error::internal("a lease ends after all time").with_source(e))
 }

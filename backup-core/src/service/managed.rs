@@ -1,10 +1,13 @@
 //! One service under management.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
+use super::capture::Following;
 use super::lease::Held;
 use super::platform::{Platform, backup_time};
 use super::role::Action;
@@ -14,6 +17,9 @@ use crate::engine::Work;
 use crate::error::{Error, Result};
 use crate::id::{BackupId, ServiceId};
 use crate::repository::Repository;
+
+/// After a notice that could not be delivered the next attempt waits so long, twice as long after each further one, up to the second.
+const TELL_AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
 /// A handle on a service under management. Cheap to clone; all state is in the service's own catalog, so any number of handles in any
 /// number of processes agree.
@@ -29,11 +35,26 @@ pub struct ManagedService {
     pub(super) asked: Arc<Mutex<(Option<BackupId>, Option<Timestamp>)>>,
     /// When this handle last looked for what is not kept any more.
     pub(super) swept: Arc<Mutex<Option<Timestamp>>>,
+    /// Whether its log is to be followed.
+    pub(super) following: Arc<Mutex<Following>>,
+    /// Something was decided through this handle or one that shares its state: the fleet looks at the service with its next tick.
+    pub(super) woken: Arc<AtomicBool>,
+    /// When people are told again of what they could not be told of, and after how many attempts.
+    pub(super) silence: Arc<Mutex<(u32, Option<Timestamp>)>>,
 }
 
 impl ManagedService {
     pub(super) fn new(platform: Arc<Platform>, repository: Arc<dyn Repository>) -> Self {
-        Self { id: repository.service().clone(), platform, repository, asked: Arc::default(), swept: Arc::default() }
+        Self {
+            id: repository.service().clone(),
+            platform,
+            repository,
+            asked: Arc::default(),
+            swept: Arc::default(),
+            following: Arc::default(),
+            woken: Arc::default(),
+            silence: Arc::default(),
+        }
     }
 
     /// Which service.
@@ -78,13 +99,57 @@ impl ManagedService {
         Ok(())
     }
 
-    /// Tells of the last thing that was committed. A notice that is not delivered changes nothing: the audit trail has it.
+    /// Tells of what was committed and not told of yet. What cannot be delivered changes nothing else, and later ticks try again.
     pub(super) async fn tell(&self, catalog: &Catalog) {
-        let Some(last) = catalog.service().and_then(|service| service.trail.last()) else { return };
-        let notice = Notice::Changed(Box::new(last.clone()));
-        if let Err(error) = self.platform.notifier().notify(&self.id, &notice).await {
+        self.woken.store(true, Ordering::Relaxed);
+        if let Err(error) = self.try_tell(catalog).await {
             tracing::warn!(service = %self.id, %error, "a notice was not delivered");
         }
+    }
+
+    /// Tells of what was committed and not told of yet, in order, and commits up to where that went well: at least once, and twice only if
+    /// a process ends between the two, or two of them tell at the same time.
+    ///
+    /// # Errors
+    /// When a notice was not delivered, or that could not be committed.
+    pub(super) async fn try_tell(&self, catalog: &Catalog) -> Result<()> {
+        let Some(service) = catalog.service() else { return Ok(()) };
+        self.note_following(service);
+        let mut told = None;
+        let mut outcome = Ok(());
+        for (lines, audited) in service.untold() {
+            outcome = self.platform.notifier().notify(&self.id, &Notice::Changed(Box::new(audited.clone()))).await;
+            if outcome.is_err() {
+                break;
+            }
+            told = Some(lines);
+        }
+        self.note_silence(outcome.is_ok());
+        let Some(lines) = told else { return outcome };
+        let told = super::lease::event(&self.platform, None, ServiceChange::Told { lines });
+        let mut decide = |catalog: &Catalog| {
+            let behind = catalog.service().is_some_and(|service| service.told < lines);
+            Ok(behind.then(|| told.clone()).into_iter().collect())
+        };
+        self.repository.decide(&mut decide).await?;
+        outcome
+    }
+
+    fn note_silence(&self, delivered: bool) {
+        let mut silence = self.silence.lock();
+        if delivered {
+            *silence = (0, None);
+            return;
+        }
+        let pause = TELL_AGAIN.0.saturating_mul(1 << silence.0.min(16)).min(TELL_AGAIN.1);
+        let again = SignedDuration::try_from(pause).ok().and_then(|p| self.platform.env().now().checked_add(p).ok());
+        *silence = (silence.0.saturating_add(1), again);
+    }
+
+    /// When people are told of what they do not know yet; none when they know everything.
+    pub(super) fn tell_at(&self, service: &ServiceState, now: Timestamp) -> Option<Timestamp> {
+        service.untold().next()?;
+        Some(self.silence.lock().1.unwrap_or(now))
     }
 
     /// Tells of something that went wrong and is tried again.
@@ -233,6 +298,10 @@ pub(super) fn explained(error: Error) -> Error {
             ServiceRejected::LeaseHeld { .. }
             | ServiceRejected::LeaseLost(_)
             | ServiceRejected::LeaseTaken(_)
+            | ServiceRejected::CaptureHeld { .. }
+            | ServiceRejected::CaptureLost(_)
+            | ServiceRejected::CaptureTaken(_)
+            | ServiceRejected::BeingRead { .. }
             | ServiceRejected::RunUnderWay(_),
         ))
         | None => error,

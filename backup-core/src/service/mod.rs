@@ -11,10 +11,12 @@
 //!
 //! What is due when, and what is kept why, is decided by `backup-policy`; the machines are the embedder's ([`ServiceHost`]).
 
+mod capture;
 mod facts;
 mod fleet;
 mod fork;
 mod host;
+mod keeper;
 mod lease;
 mod managed;
 mod notify;
@@ -24,6 +26,8 @@ mod regions;
 mod role;
 mod status;
 mod tick;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 pub use fleet::{Fleet, FleetTick, NewService};
 pub use fork::{ForkTarget, NewFork};
@@ -35,6 +39,8 @@ pub use regions::Regions;
 pub use role::Action;
 pub use status::{KeptBecause, ListedBackup, ServiceStatus};
 pub use tick::{Done, Ticked};
+#[cfg(feature = "webhook")]
+pub use webhook::{WebhookNotifier, WebhookSecret, WebhookSettings};
 
 #[cfg(test)]
 mod tests;

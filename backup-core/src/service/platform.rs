@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use backup_policy::lifecycle::LifecyclePolicy;
 use backup_policy::{BackupTime, Matrix, Offer, Plan, Profile, Schedule, ServiceKind};
+use tokio::sync::Notify;
 
 use super::{LogNotifier, Notifier, Regions, ServiceHost};
 use crate::catalog::{Actor, Role, ServiceSpec};
+use crate::engine::LogOptions;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::id::ServiceId;
+use crate::log::LogPurpose;
 
 /// Regions, policy, machines and people: everything that running a service needs besides the service.
 #[derive(Debug, Clone)]
@@ -23,6 +26,9 @@ pub struct Platform {
     env: Env,
     runner: String,
     lease: Duration,
+    log: LogOptions,
+    /// Which logs are to be followed has changed.
+    changed: Arc<Notify>,
 }
 
 impl Platform {
@@ -38,6 +44,8 @@ impl Platform {
             env,
             runner: runner.into(),
             lease: Duration::from_secs(300),
+            log: LogOptions::default(),
+            changed: Arc::default(),
         }
     }
 
@@ -67,6 +75,15 @@ impl Platform {
     #[must_use]
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Sets how the logs of services are written. Their purpose is to follow, and they have no spool: log that waits on the disk of one
+    /// host would be missing when another one shuts the deployment down and gives up its machines.
+    #[must_use]
+    pub fn with_log(mut self, mut options: LogOptions) -> Self {
+        (options.purpose, options.spool) = (LogPurpose::Stream, None);
+        self.log = options;
         self
     }
 
@@ -106,6 +123,14 @@ impl Platform {
 
     pub(super) fn lease(&self) -> Duration {
         self.lease
+    }
+
+    pub(super) fn log_options(&self) -> LogOptions {
+        self.log.clone()
+    }
+
+    pub(super) fn changed(&self) -> &Arc<Notify> {
+        &self.changed
     }
 
     /// As whom this process acts by itself.

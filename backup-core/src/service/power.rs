@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::capture::LAST_WORDS;
 use super::lease::Held;
 use super::managed::{ManagedService, state_of};
 use super::role::Action;
@@ -29,6 +30,8 @@ use crate::target::{Goal, RecoveryTarget};
 
 /// How long a capture may take to catch up with a deployment that is to be stopped, and with its end.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How often a power-off whose writer was fenced begins again.
+const REPEATS: usize = 2;
 
 /// How the names of holds begin that keep the base of a fork; the fork's name follows.
 pub(super) const FORK_HOLD: &str = "fork:";
@@ -99,7 +102,15 @@ impl ManagedService {
             return Err(Error::internal("a service that is not being powered off cannot be"));
         };
         let host = self.platform.host();
-        let loss = match self.secure(held, service, work).await {
+        let mut secured = self.secure(held, service, work).await;
+        for _ in 0..REPEATS {
+            // A capture that was about to open its writer has fenced ours. It finds out that it should not have, and there is no other.
+            match &secured {
+                Err(error) if error.kind() == ErrorKind::Conflict => secured = self.secure(held, service, work).await,
+                _ => break,
+            }
+        }
+        let loss = match secured {
             Ok(()) => None,
             Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
             Err(error) if accept_data_loss => {
@@ -171,10 +182,53 @@ impl ManagedService {
             let last = service.last_made.as_ref();
             return Ok(last.is_some_and(|made| made.run.purpose == RunPurpose::Final && made.run.started >= begun));
         };
-        let catalog = self.catalog().await?;
-        let based = catalog.latest().is_some();
-        let log = self.repository.log().await?;
-        Ok(based && end.offset > 0 && log.ledger().covered(&end.lineage).containing(end.offset - 1).is_some())
+        Ok(self.catalog().await?.latest().is_some() && self.is_stored(end).await?)
+    }
+
+    /// Fetches what was written since the last look of a service that was deleted while it ran, before its machines are given up: whoever
+    /// recovers it gets everything. For some hours after the deletion a failure is an error, so that it is tried again; then it is told.
+    pub(super) async fn save_last_words(&self, service: &ServiceState, work: &Work) -> Result<()> {
+        let Stage::Deleted { since } = service.stage else { return Ok(()) };
+        if !Self::ran_when_deleted(service) || self.catalog().await?.latest().is_none() {
+            return Ok(());
+        }
+        match self.drain_deleted(&service.spec, work).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            Err(error) if self.platform.env().now().duration_since(since) < LAST_WORDS => {
+                Err(error.context("the end of the log of a deleted service is not stored yet"))
+            }
+            Err(error) => {
+                self.trouble(format!("service {} was deleted, and the end of its log is lost: {error}", self.id)).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn drain_deleted(&self, spec: &ServiceSpec, work: &Work) -> Result<()> {
+        let host = self.platform.host();
+        let engine = match host.running(&self.id, spec).await {
+            Ok(engine) => engine,
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                let Some(end) = host.stop(&self.id, spec).await?.log_end else { return Ok(()) };
+                if self.is_stored(&end).await? {
+                    return Ok(());
+                }
+                host.start(&self.id, spec).await?;
+                host.running(&self.id, spec).await?
+            }
+            Err(error) => return Err(error),
+        };
+        if engine.log().is_none() {
+            return Ok(());
+        }
+        host.quiesce(&self.id, spec).await?;
+        self.drain(&engine, spec, work).await
+    }
+
+    async fn is_stored(&self, end: &LogPosition) -> Result<bool> {
+        let ledger = self.repository.log().await?.ledger();
+        Ok(end.offset > 0 && ledger.covered(&end.lineage).containing(end.offset - 1).is_some())
     }
 
     /// Follows the log while the deployment is being stopped, until all of it is durable.
@@ -230,6 +284,9 @@ impl ManagedService {
             return Err(Error::internal("a service that is not being restored cannot be"));
         };
         let (host, spec) = (self.platform.host(), &service.spec);
+        if let Some(backup) = self.restored_already(&catalog, service, purpose).await? {
+            return self.commit_restored(held, spec, purpose, backup).await;
+        }
         let engine = host.provision(&self.id, spec).await?;
         let backup = match (purpose, &spec.origin) {
             (RestorePurpose::Fork, Some(origin)) => {
@@ -240,6 +297,38 @@ impl ManagedService {
             _ => Some(put_back(&*self.repository, &engine, RecoveryTarget::latest(), work).await?),
         };
         host.start(&self.id, spec).await?;
+        self.commit_restored(held, spec, purpose, backup).await
+    }
+
+    /// The backup of a deployment that serves already, because whoever has started it could not say so any more. Clients may have written
+    /// since, so it is not restored again. A node that was lost is another matter: what serves there is what is to be replaced.
+    async fn restored_already(
+        &self,
+        catalog: &Catalog,
+        service: &ServiceState,
+        purpose: RestorePurpose,
+    ) -> Result<Option<Option<BackupId>>> {
+        if purpose == RestorePurpose::Disaster {
+            return Ok(None);
+        }
+        match self.platform.host().running(&self.id, &service.spec).await {
+            Ok(_) => {
+                let origin = service.spec.origin.as_ref().filter(|_| purpose == RestorePurpose::Fork);
+                Ok(Some(origin.map(|o| o.backup).or(catalog.latest().map(|backup| backup.id))))
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says that the service runs, and lets go of what was only needed until then.
+    async fn commit_restored(
+        &self,
+        held: &Held<'_>,
+        spec: &ServiceSpec,
+        purpose: RestorePurpose,
+        backup: Option<BackupId>,
+    ) -> Result<Done> {
         let catalog = held.commit(vec![ServiceChange::Restored { backup }]).await?;
         self.tell(&catalog).await;
         if let (RestorePurpose::Fork, Some(origin)) = (purpose, &spec.origin) {

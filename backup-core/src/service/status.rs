@@ -28,6 +28,8 @@ pub struct ServiceStatus {
     pub suspended: Option<String>,
     /// Who works on it.
     pub lease: Option<Lease>,
+    /// Who follows its log.
+    pub capture: Option<Lease>,
     /// The backup that is under way.
     pub run: Option<Run>,
     /// The last one that has ended.
@@ -98,6 +100,7 @@ impl ManagedService {
             deadline: super::facts::lifecycle(service).deadline(self.platform.lifecycle()),
             suspended: service.suspended.clone(),
             lease: service.lease.clone().filter(|lease| now < lease.until),
+            capture: service.capture.clone().filter(|held| now < held.until),
             run: service.run,
             last_run: service.last_run.clone(),
             failures: service.failures,

@@ -70,6 +70,11 @@ pub enum Done {
         /// How much was destroyed.
         destroyed: Destroyed,
     },
+    /// People could not be told of something. It is tried again.
+    Untold {
+        /// What went wrong.
+        problem: String,
+    },
     /// Something that was due failed. It is tried again.
     Failed {
         /// What went wrong.
@@ -85,6 +90,8 @@ pub struct Ticked {
     pub done: Vec<Done>,
     /// Who is at work, when it was somebody else.
     pub busy: Option<Lease>,
+    /// Whether the log is to be followed, if the engine has one: then [`ManagedService::capture`] should be under way somewhere.
+    pub capture: bool,
     /// When something is due next, as far as is known now. None when nothing will ever be.
     pub next: Option<Timestamp>,
 }
@@ -105,10 +112,17 @@ impl ManagedService {
         let mut ticked = Ticked::default();
         let catalog = self.catalog().await?;
         let now = self.platform.env().now();
+        self.note_following(state_of(&catalog)?);
+        ticked.capture = state_of(&catalog)?.is_followed();
         if lease::is_busy(&catalog, now) {
             ticked.busy = state_of(&catalog)?.lease.clone();
             ticked.next = ticked.busy.as_ref().map(|lease| lease.until);
             return Ok(ticked);
+        }
+        if self.tell_at(state_of(&catalog)?, now).is_some_and(|at| at <= now)
+            && let Err(error) = self.try_tell(&catalog).await
+        {
+            ticked.done.push(Done::Untold { problem: error.to_string() });
         }
         if matches!(state_of(&catalog)?.stage, Stage::Purging { .. }) {
             let destroyed = self.destroy(work).await?;
@@ -142,6 +156,8 @@ impl ManagedService {
         let catalog = self.catalog().await?;
         let now = self.platform.env().now();
         self.note_asked(&catalog, now)?;
+        self.note_following(state_of(&catalog)?);
+        ticked.capture = state_of(&catalog)?.is_followed();
         if matches!(state_of(&catalog)?.stage, Stage::Purging { .. }) {
             let destroyed = self.destroy(work).await?;
             ticked.done.push(Done::Purged { destroyed });
@@ -232,9 +248,7 @@ impl ManagedService {
                 tasks.extend(outlook.notice.map(Task::Notice));
                 match outlook.action {
                     Some(Ending::Delete) => tasks.push(Task::Delete),
-                    Some(Ending::Purge) if catalog.backups().all(|b| catalog.holds(b.id).next().is_none()) => {
-                        tasks.push(Task::Purge);
-                    }
+                    Some(Ending::Purge) => tasks.extend(purging(service, catalog, now)),
                     _ => {}
                 }
             }
@@ -299,18 +313,20 @@ impl ManagedService {
     fn next(&self, catalog: &Catalog, now: Timestamp) -> Result<Option<Timestamp>> {
         let service = state_of(catalog)?;
         let sweep = || now.checked_add(SWEEP_EVERY).ok();
-        Ok(match service.stage {
+        let due = match service.stage {
             Stage::Running => [self.due(service, catalog, now)?.0, sweep()].into_iter().flatten().min(),
             Stage::Off { .. } | Stage::Deleted { .. } => {
                 let policy = self.platform.lifecycle();
                 let outlook = facts::lifecycle(service).due(policy, now, &facts::sent(service, policy));
                 let sweep = if matches!(service.stage, Stage::Off { .. }) { sweep() } else { None };
-                // Only a hold keeps a purge that is due from being done.
+                // Only holds and readers keep a purge that is due from being done.
                 let held = outlook.action.is_some().then(sweep_later(now)).flatten();
-                [outlook.next, sweep, held].into_iter().flatten().min()
+                let read = service.read_until(now).filter(|_| held.is_some());
+                [outlook.next, sweep, held, read].into_iter().flatten().min()
             }
             _ => Some(now),
-        })
+        };
+        Ok([due, self.tell_at(service, now)].into_iter().flatten().min())
     }
 
     /// Does what is due, one thing after the other.
@@ -351,10 +367,18 @@ impl ManagedService {
             }
             Task::Discard => {
                 let catalog = self.catalog().await?;
+                self.save_last_words(state_of(&catalog)?, work).await?;
                 self.discard(held, &state_of(&catalog)?.spec).await?;
                 Some(Done::Discarded)
             }
-            Task::Notice(notice) => Some(self.give_notice(held, notice).await?),
+            Task::Notice(notice) => Some(match self.give_notice(held, notice).await {
+                // What else is due is done whether or not people can be told of this.
+                Err(error) if error.kind() != ErrorKind::Cancelled && error.kind() != ErrorKind::Conflict => {
+                    tracing::warn!(service = %self.id, %error, "a notice was not delivered");
+                    Done::Untold { problem: error.to_string() }
+                }
+                outcome => outcome?,
+            }),
             Task::Delete => {
                 let reason = Some(format!("it was off for more than {}", self.platform.lifecycle().off_limit()));
                 let catalog = held.commit(vec![ServiceChange::Deleted { reason }]).await?;
@@ -367,6 +391,10 @@ impl ManagedService {
                 None
             }
             Task::Sweep => self.sweep(held).await?,
+            Task::Release => {
+                self.release_strays(held).await?;
+                None
+            }
         })
     }
 
@@ -395,18 +423,21 @@ impl ManagedService {
         let decide = |catalog: &Catalog| {
             let (mut events, what) = expiring(&profile, catalog, ledger.as_deref(), &by, at);
             expired = what;
-            for (backup, hold) in &stray {
-                if catalog.holds(*backup).any(|(name, _)| name == hold) {
-                    let (backup, hold, by) = (*backup, hold.clone(), by.clone());
-                    events.push(Event::HoldReleased { backup, hold, by, at });
-                }
-            }
+            events.extend(released(&stray, catalog, &by, at));
             Ok(events)
         };
         held.commit_with(Vec::new(), decide).await?;
         *self.swept.lock() = Some(at);
         let lineages = expired.log.len();
         Ok((!expired.is_empty()).then_some(Done::Expired { backups: expired.backups, lineages }))
+    }
+
+    /// Releases them without letting go of anything.
+    async fn release_strays(&self, held: &Held<'_>) -> Result<()> {
+        let stray = self.stray_holds(&*self.catalog().await?).await?;
+        let (by, at) = (self.platform.actor(), self.platform.env().now());
+        let decide = |catalog: &Catalog| Ok(released(&stray, catalog, &by, at));
+        held.commit_with(Vec::new(), decide).await.map(drop)
     }
 
     /// Holds of forks that are done or were never made.
@@ -449,6 +480,29 @@ enum Task {
     Delete,
     Purge,
     Sweep,
+    Release,
+}
+
+/// The purge that is due, unless something keeps it: a hold, or somebody who reads. Holds of forks that nobody makes any more are released.
+fn purging(service: &ServiceState, catalog: &Catalog, now: Timestamp) -> Option<Task> {
+    let mut holds = catalog.backups().flat_map(|backup| catalog.holds(backup.id)).peekable();
+    if holds.peek().is_none() {
+        return service.read_until(now).is_none().then_some(Task::Purge);
+    }
+    let old = |since: Timestamp| now.duration_since(since) >= FORK_PATIENCE;
+    holds.any(|(name, hold)| name.starts_with(FORK_HOLD) && old(hold.since)).then_some(Task::Release)
+}
+
+/// The releases of `stray` holds that are still there.
+fn released(stray: &BTreeSet<(BackupId, String)>, catalog: &Catalog, by: &Actor, at: Timestamp) -> Vec<Event> {
+    let there = stray.iter().filter(|(backup, hold)| catalog.holds(*backup).any(|(name, _)| name == hold));
+    let released = |(backup, hold): &(BackupId, String)| Event::HoldReleased {
+        backup: *backup,
+        hold: hold.clone(),
+        by: by.clone(),
+        at,
+    };
+    there.map(released).collect()
 }
 
 fn sweep_later(now: Timestamp) -> impl FnOnce() -> Option<Timestamp> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::commands::{backup, compact, expire, hold, log, plan, restore, show, verify};
+use super::commands::{backup, compact, expire, hold, log, plan, restore, service, show, verify};
 use super::engines::{OnEngine, Source, Stream, Target};
 
 const EXIT_CODES: &str = "\
@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Restore(OnEngine<Target, restore::RestoreArgs>),
     /// Check what is stored
     Verify(verify::VerifyArgs),
+    /// Services under management: PostgreSQL servers of this host, their plans, and their whole life
+    Service(service::ServiceArgs),
 }
 
 #[cfg(test)]

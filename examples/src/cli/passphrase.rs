@@ -18,16 +18,29 @@ pub(crate) struct FromFile {
     pub(crate) exposed: bool,
 }
 
+/// The first line of a file with a secret, without its line end.
+pub(crate) fn line_of(file: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let at = || format!("secret file {}", file.display());
+    let open = File::open(file).map_err(|e| Error::io(at(), e))?;
+    read_line(open).map_err(|e| Error::io(at(), e))
+}
+
+fn read_line(open: File) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST as usize));
+    open.take(MOST).read_to_end(&mut bytes)?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let end = line.strip_suffix(b"\r").unwrap_or(line).len();
+    bytes.truncate(end);
+    Ok(bytes)
+}
+
 /// The first line of `file`, without its line end.
 pub(crate) fn from_file(file: &Path) -> Result<FromFile> {
     let at = || format!("passphrase file {}", file.display());
     let open = File::open(file).map_err(|e| Error::io(at(), e))?;
     let exposed = open.metadata().map_err(|e| Error::io(at(), e))?.mode() & 0o004 != 0;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST as usize));
-    open.take(MOST).read_to_end(&mut bytes).map_err(|e| Error::io(at(), e))?;
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let line = std::str::from_utf8(line).map_err(|_| Error::invalid(format!("{} is not UTF-8", at())))?;
+    let line = read_line(open).map_err(|e| Error::io(at(), e))?;
+    let line = std::str::from_utf8(&line).map_err(|_| Error::invalid(format!("{} is not UTF-8", at())))?;
     let passphrase = Passphrase::new(line).map_err(|e| Error::invalid(at()).with_source(e))?;
     Ok(FromFile { passphrase, exposed })
 }

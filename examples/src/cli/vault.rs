@@ -18,13 +18,7 @@ impl Place {
     /// Opens the repository.
     pub(crate) async fn open(self, work: &Work) -> Result<Repository> {
         let service = ServiceId::new(self.service)?;
-        // Opening a store makes its directory. Only `init` may do that: elsewhere a missing one is a mistyped URL.
-        if let Some(directory) = self.vault.strip_prefix("file://").filter(|d| d.starts_with('/'))
-            && !directory.contains('%')
-            && std::fs::metadata(directory).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
-        {
-            return Err(Error::invalid(format!("vault {} does not exist; init creates it", self.vault)));
-        }
+        must_exist(&self.vault)?;
         work.run(async {
             let store = Store::open(&self.vault, &StoreSettings::default())?;
             let identity = Identity::from(self.passphrase);
@@ -45,4 +39,15 @@ impl Place {
         })
         .await
     }
+}
+
+/// Opening a store makes its directory. Only what creates a repository may do that: elsewhere a missing one is a mistyped URL.
+pub(crate) fn must_exist(vault: &str) -> Result<()> {
+    if let Some(directory) = vault.strip_prefix("file://").filter(|d| d.starts_with('/'))
+        && !directory.contains('%')
+        && std::fs::metadata(directory).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    {
+        return Err(Error::invalid(format!("vault {vault} does not exist; init creates it")));
+    }
+    Ok(())
 }

@@ -7,7 +7,9 @@
 mod errors;
 mod harness;
 mod keeping;
+mod killed;
 mod log;
+mod managed;
 mod process;
 mod restoring;
 mod roundtrip;

@@ -325,12 +325,85 @@ pub enum ServiceChange {
     /// Its machines and their disks were given up.
     #[n(19)]
     Discarded,
+    /// A runner follows its log from here on.
+    #[n(20)]
+    CaptureTaken {
+        /// The number of this capture: the next one.
+        #[n(0)]
+        capture: u64,
+        /// Who.
+        #[n(1)]
+        runner: String,
+        /// Another one may take it over from here on.
+        #[cbor(n(2), with = "crate::cbor::timestamp")]
+        until: Timestamp,
+    },
+    /// The runner still follows the log.
+    #[n(21)]
+    CaptureRenewed {
+        /// Which capture.
+        #[n(0)]
+        capture: u64,
+        /// Another one may take it over from here on.
+        #[cbor(n(1), with = "crate::cbor::timestamp")]
+        until: Timestamp,
+    },
+    /// The runner follows the log no more.
+    #[n(22)]
+    CaptureReleased {
+        /// Which capture.
+        #[n(0)]
+        capture: u64,
+    },
+    /// Somebody reads its backups, outside of any lease, and says so again before the time has come.
+    #[n(23)]
+    ReaderSeen {
+        /// Who: one name for each time that something is read.
+        #[n(0)]
+        reader: String,
+        /// Nothing is destroyed before.
+        #[cbor(n(1), with = "crate::cbor::timestamp")]
+        until: Timestamp,
+    },
+    /// That reader is done.
+    #[n(24)]
+    ReaderLeft {
+        /// Who.
+        #[n(0)]
+        reader: String,
+    },
+    /// People were told of the trail up to here.
+    #[n(25)]
+    Told {
+        /// How many of its lines.
+        #[n(0)]
+        lines: u64,
+    },
 }
 
 impl ServiceChange {
-    /// Whether it belongs to the work of one runner and says nothing to people.
-    pub(super) fn is_lease(&self) -> bool {
-        matches!(self, Self::LeaseTaken { .. } | Self::LeaseRenewed { .. } | Self::LeaseReleased)
+    /// Whether it belongs to the work of one process and says nothing to people.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(
+            self,
+            Self::LeaseTaken { .. }
+                | Self::LeaseRenewed { .. }
+                | Self::LeaseReleased
+                | Self::CaptureTaken { .. }
+                | Self::CaptureRenewed { .. }
+                | Self::CaptureReleased { .. }
+                | Self::ReaderSeen { .. }
+                | Self::ReaderLeft { .. }
+                | Self::Told { .. }
+        )
+    }
+
+    /// Whether people are told of it: what was decided about the service and where its life goes, not what happens every day.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        let daily =
+            matches!(self, Self::RunStarted { .. } | Self::RunEnded { .. } | Self::NoticeSent { .. } | Self::Discarded);
+        !daily && !self.is_silent()
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -349,6 +422,11 @@ impl ServiceChange {
             Self::PurgeBegun => "be purged",
             Self::NoticeSent { .. } => "be given notice",
             Self::Discarded => "be discarded",
+            Self::CaptureTaken { .. } | Self::CaptureRenewed { .. } | Self::CaptureReleased { .. } => {
+                "have its log followed"
+            }
+            Self::ReaderSeen { .. } | Self::ReaderLeft { .. } => "be read",
+            Self::Told { .. } => "be told of",
         }
     }
 }

@@ -142,6 +142,14 @@ pub struct ServiceState {
     pub failures: u32,
     /// Whether its machines and their disks were given up.
     pub discarded: bool,
+    /// Who follows its log. Ends by itself when the service does not run any more.
+    pub capture: Option<Lease>,
+    /// How many captures of its log were begun.
+    pub captures: u64,
+    /// Who reads its backups outside of any lease, and until when nothing is destroyed because of that.
+    pub readers: BTreeMap<String, Timestamp>,
+    /// Of how many lines of the trail people were told.
+    pub told: u64,
     /// The notices that were given in this stage, with their moments.
     pub notices: BTreeMap<String, Timestamp>,
     /// Everything but leases, oldest first.
@@ -189,6 +197,28 @@ pub enum ServiceRejected {
     /// Backups of it are on hold.
     #[error("{0} of its backups are on hold")]
     Held(usize),
+    /// Another runner follows its log.
+    #[error("runner {runner} follows the log of the service until {until}")]
+    CaptureHeld {
+        /// Which.
+        runner: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// A capture has another number than the next one.
+    #[error("capture {0} was begun in the meantime")]
+    CaptureTaken(u64),
+    /// Another runner follows the log, or the service does not run any more.
+    #[error("capture {0} has ended")]
+    CaptureLost(u64),
+    /// Somebody reads its backups.
+    #[error("{reader} reads its backups until {until}")]
+    BeingRead {
+        /// Who.
+        reader: String,
+        /// Until when.
+        until: Timestamp,
+    },
 }
 
 impl ServiceState {
@@ -210,6 +240,10 @@ impl ServiceState {
             last_made: None,
             failures: 0,
             discarded: false,
+            capture: None,
+            captures: 0,
+            readers: BTreeMap::new(),
+            told: 0,
             notices: BTreeMap::new(),
             trail: Trail::default(),
         }
@@ -219,6 +253,25 @@ impl ServiceState {
     #[must_use]
     pub fn is_ending(&self) -> bool {
         matches!(self.stage, Stage::Purging { .. })
+    }
+
+    /// Whether its log is to be followed, if its engine has one.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.stage == Stage::Running && self.suspended.is_none()
+    }
+
+    /// Until when nothing of it may be destroyed because somebody reads it.
+    #[must_use]
+    pub fn read_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.readers.values().copied().filter(|until| now < *until).max()
+    }
+
+    /// What people were not told of yet, oldest first, each with the number of lines up to its own.
+    pub fn untold(&self) -> impl Iterator<Item = (u64, &Audited)> {
+        let told = usize::try_from(self.told).unwrap_or(usize::MAX);
+        let numbered = self.trail.behind(told);
+        numbered.filter(|(_, audited)| audited.change.is_news())
     }
 
     fn guard(&self, lease: Option<u64>) -> Result<(), ServiceRejected> {
@@ -263,10 +316,19 @@ impl ServiceState {
                 | C::NoticeSent { .. }
                 | C::LeaseTaken { .. }
                 | C::LeaseRenewed { .. }
-                | C::LeaseReleased,
+                | C::LeaseReleased
+                | C::CaptureReleased { .. }
+                | C::ReaderLeft { .. }
+                | C::Told { .. },
                 _,
             )
+            | (C::CaptureTaken { .. }, Stage::Running)
             | (C::Discarded, Stage::Off { .. } | Stage::Deleted { .. } | Stage::Purging { .. }) => self.stage,
+            (C::ReaderSeen { .. }, stage) if !matches!(stage, Stage::Purging { .. }) => stage,
+            (C::CaptureRenewed { capture, .. }, stage) if stage != Stage::Running => {
+                return Err(ServiceRejected::CaptureLost(*capture));
+            }
+            (C::CaptureRenewed { .. }, stage) => stage,
             (_, stage) => {
                 return Err(ServiceRejected::WrongStage { stage: stage.to_string(), change: change.name() });
             }
@@ -314,6 +376,24 @@ impl ServiceState {
                 }
                 self.last_run = Some(finished);
             }
+            ServiceChange::CaptureTaken { .. }
+            | ServiceChange::CaptureRenewed { .. }
+            | ServiceChange::CaptureReleased { .. } => self.follow(change, at)?,
+            ServiceChange::ReaderSeen { reader, until } => {
+                self.readers.retain(|_, until| at < *until);
+                self.readers.insert(reader.clone(), *until);
+            }
+            ServiceChange::ReaderLeft { reader } => {
+                self.readers.remove(reader);
+            }
+            ServiceChange::PurgeBegun => {
+                if let Some((reader, until)) = self.readers.iter().find(|(_, until)| at < **until) {
+                    return Err(ServiceRejected::BeingRead { reader: reader.clone(), until: *until });
+                }
+            }
+            ServiceChange::Told { lines } => {
+                self.told = self.told.max(*lines).min(self.trail.len() as u64);
+            }
             ServiceChange::PlanChanged { plan } => self.spec.plan.clone_from(plan),
             ServiceChange::ScheduleChanged { hour, minute } => {
                 (self.spec.backup_hour, self.spec.backup_minute) = (*hour, *minute);
@@ -332,8 +412,40 @@ impl ServiceState {
             self.notices.clear();
         }
         self.stage = stage;
-        if !change.is_lease() {
+        // Whoever shuts it down follows the log to its end itself.
+        if !self.is_followed() {
+            self.capture = None;
+        }
+        if !change.is_silent() {
             self.trail.push(Audited { at, by: by.clone(), change: change.clone() });
+        }
+        Ok(())
+    }
+}
+
+impl ServiceState {
+    /// The rules of the capture, which are those of the lease: the next number, when the last one has ended.
+    fn follow(&mut self, change: &ServiceChange, at: Timestamp) -> Result<(), ServiceRejected> {
+        match change {
+            ServiceChange::CaptureTaken { capture, runner, until } => {
+                if let Some(held) = self.capture.as_ref().filter(|held| at < held.until) {
+                    return Err(ServiceRejected::CaptureHeld { runner: held.runner.clone(), until: held.until });
+                }
+                if *capture != self.captures + 1 {
+                    return Err(ServiceRejected::CaptureTaken(*capture));
+                }
+                self.captures = *capture;
+                self.capture = Some(Lease { number: *capture, runner: runner.clone(), until: *until });
+            }
+            ServiceChange::CaptureRenewed { capture, until } => {
+                let held = self.capture.as_mut().filter(|held| held.number == *capture);
+                held.ok_or(ServiceRejected::CaptureLost(*capture))?.until = *until;
+            }
+            ServiceChange::CaptureReleased { capture } => {
+                // One that was taken over or has ended by itself is not there any more, and that is all the same.
+                self.capture.take_if(|held| held.number == *capture);
+            }
+            _ => {}
         }
         Ok(())
     }

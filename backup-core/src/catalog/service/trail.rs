@@ -14,6 +14,11 @@ impl Trail {
         self.0.iter()
     }
 
+    /// The lines behind the first `known` ones, with their numbers, counted from one.
+    pub fn behind(&self, known: usize) -> impl Iterator<Item = (u64, &Audited)> {
+        (known..self.len()).filter_map(|at| Some((at as u64 + 1, self.0.get(at)?)))
+    }
+
     /// How many lines it has.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -186,6 +186,14 @@ impl Machines {
         }
     }
 
+    /// What runs, of a service with a log.
+    pub(super) fn lines(&self, service: &ServiceId) -> Arc<Lines> {
+        match &self.machines.lock()[service] {
+            Machine::Lines { engine, .. } => Arc::clone(engine),
+            other => panic!("it has no log: {other:?}"),
+        }
+    }
+
     /// The engine of what runs.
     pub(super) async fn engine(&self, service: &ServiceId) -> Arc<dyn BackupEngine> {
         let spec = ServiceSpec::new("redis", "startup", "eu", "eu");
@@ -271,17 +279,31 @@ fn page(service: &ServiceId, text: &Arc<Mutex<String>>) -> Arc<dyn BackupEngine>
 
 /// Remembers what people were told.
 #[derive(Debug, Default)]
-pub(super) struct Told(pub(super) Mutex<Vec<(ServiceId, Notice)>>);
+pub(super) struct Told(pub(super) Mutex<Vec<(ServiceId, Notice)>>, AtomicBool, AtomicUsize);
 
 #[async_trait]
 impl Notifier for Told {
     async fn notify(&self, service: &ServiceId, notice: &Notice) -> Result<()> {
+        self.2.fetch_add(1, Ordering::SeqCst);
+        if self.1.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("nobody answers"));
+        }
         self.0.lock().push((service.clone(), notice.clone()));
         Ok(())
     }
 }
 
 impl Told {
+    /// Whether people cannot be told of anything.
+    pub(super) fn fail(&self, fail: bool) {
+        self.1.store(fail, Ordering::SeqCst);
+    }
+
+    /// How often it was tried.
+    pub(super) fn attempts(&self) -> usize {
+        self.2.load(Ordering::SeqCst)
+    }
+
     pub(super) fn deadlines(&self) -> Vec<String> {
         let told = self.0.lock();
         let name = |(_, notice): &(ServiceId, Notice)| match notice {

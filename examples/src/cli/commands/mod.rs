@@ -9,6 +9,7 @@ mod list;
 pub(crate) mod log;
 pub(crate) mod plan;
 pub(crate) mod restore;
+pub(crate) mod service;
 pub(crate) mod show;
 pub(crate) mod verify;
 mod windows;
@@ -17,7 +18,8 @@ use std::sync::Arc;
 
 use backup_core::catalog::BackupRecord;
 use backup_core::engine::Work;
-use backup_core::{Error, Finding, Result, Severity};
+use backup_core::{Error, Finding, Result, ServiceId, Severity};
+use backup_crypto::Passphrase;
 use backup_storage::Repository;
 use clap::CommandFactory;
 use clap::error::ErrorKind as Misuse;
@@ -45,6 +47,7 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
         Command::Show(args) => show::run(&mut cx, args).await,
         Command::Plan(engine) => plan::run(&mut cx, engine).await,
         Command::Restore(engine) => restore::run(&mut cx, engine).await,
+        Command::Service(args) => service::run(&mut cx, args).await,
         Command::Verify(args) => verify::run(&mut cx, args).await,
     };
     cx.clear_progress();
@@ -93,9 +96,32 @@ impl<'a, 'h> Context<'a, 'h> {
     }
 
     fn place(&mut self) -> Result<Place, Failure> {
-        let vault = self.option("--vault <URL>", self.global.vault.as_deref(), "BACKUP_VAULT")?;
-        let service = self.option("--service <NAME>", self.global.service.as_deref(), "BACKUP_SERVICE")?;
-        let passphrase = match &self.global.passphrase_file {
+        let vault = self.vault_url()?;
+        let service = self.service_name()?;
+        let passphrase = self.passphrase()?;
+        Ok(Place { vault, service, passphrase })
+    }
+
+    fn vault_url(&self) -> Result<String, Failure> {
+        self.option("--vault <URL>", self.global.vault.as_deref(), "BACKUP_VAULT")
+    }
+
+    fn service_name(&self) -> Result<String, Failure> {
+        self.option("--service <NAME>", self.global.service.as_deref(), "BACKUP_SERVICE")
+    }
+
+    /// The service that is named.
+    fn service_id(&self) -> Result<ServiceId, Failure> {
+        Ok(ServiceId::new(self.service_name()?)?)
+    }
+
+    /// Whether a service is named.
+    fn has_service(&self) -> bool {
+        self.service_name().is_ok()
+    }
+
+    fn passphrase(&mut self) -> Result<Passphrase, Failure> {
+        Ok(match &self.global.passphrase_file {
             Some(file) => {
                 let read = passphrase::from_file(file)?;
                 if read.exposed {
@@ -107,8 +133,7 @@ impl<'a, 'h> Context<'a, 'h> {
                 Some(value) => passphrase::from_variable(value)?,
                 None => return Err(missing("--passphrase-file <FILE>", "BACKUP_PASSPHRASE")),
             },
-        };
-        Ok(Place { vault, service, passphrase })
+        })
     }
 
     fn option(&self, option: &str, given: Option<&str>, variable: &str) -> Result<String, Failure> {

@@ -30,7 +30,8 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Target, Resto
     let repository = cx.open().await?;
     let begun = cx.work().env().clock().monotonic();
     let plan = run::plan_restore(&repository, deployment.as_ref(), target, selector, cx.work()).await?;
-    let restored = run::restore(deployment.as_ref(), &plan, cx.work()).await?;
+    let restoring = run::restore(deployment.as_ref(), &plan, cx.work());
+    let restored = run::while_reading(&repository, "restore", cx.work(), restoring).await?;
     let took = cx.work().env().clock().monotonic().saturating_sub(begun);
     let findings: Vec<_> = plan.findings.iter().chain(&restored.findings).cloned().collect();
     if cx.json() {
