@@ -1,0 +1,27 @@
+//! Redis and Valkey engine of the backup library: verified snapshots by replication, and every way back.
+//!
+//! A server of this family hands its whole dataset to whoever asks as a replica: one snapshot file (an RDB) at an exact
+//! position of its replication stream, then every later change. Nothing runs on the server's host, nothing is written
+//! there, and no client waits. So a backup is that file, parsed to its end while it streams, and the stream is the log
+//! that leads from it to any later moment.
+//!
+//! Three ideas carry the crate. *A snapshot is not trusted until it is parsed*: the file names its own end, its checksum
+//! and how many keys each database has, and all of that is compared before a backup may be committed. *A restore is never
+//! a surprise*: a server that is fed a broken file ends itself, so everything is read and verified before the first byte
+//! is served. *Values stay closed*: a value in the file is the payload of `DUMP` without its frame, so keys are filtered,
+//! renamed, re-sharded and replayed without decoding what they hold.
+//!
+//! Everything that parses is pure, bounded by its input and never panics; everything that waits has a limit.
+//!
+//! # The rooms
+//! - [`rdb`]: the snapshot file: read as it comes, counted, checked, rewritten; payloads for `RESTORE`.
+//!
+//! # Features
+//! | feature | what it adds |
+//! |---|---|
+//! | `test-util` | snapshot files that no server wrote, for tests of what reads them |
+
+mod error;
+pub mod rdb;
+
+pub use error::{Error, Result};
