@@ -15,7 +15,9 @@
 //!
 //! # The rooms
 //! - [`client`]: a small client: commands, and replication as a replica asks for it.
+//! - [`node`]: the nodes of a deployment, what each says about itself, and which one is asked.
 //! - [`rdb`]: the snapshot file: read as it comes, counted, checked, rewritten; payloads for `RESTORE`.
+//! - [`stream`]: the replication stream: commands, transactions, moments, and where a restore stops.
 //!
 //! # Features
 //! | feature | what it adds |
@@ -25,6 +27,8 @@
 
 pub mod client;
 mod error;
+pub mod node;
 pub mod rdb;
+pub mod stream;
 
 pub use error::{Error, Result};
