@@ -115,7 +115,6 @@ impl ValueType {
     pub(super) const MODULE: Self = Self(7);
     /// Valkey: a hash whose fields have expiries. Redis: the same in another form, of release candidates only.
     pub(super) const HASH_2: Self = Self(22);
-    pub(super) const HASH_LISTPACK_EX_PRE_GA: Self = Self(23);
     pub(super) const HASH_METADATA: Self = Self(24);
     pub(super) const HASH_LISTPACK_EX: Self = Self(25);
 
