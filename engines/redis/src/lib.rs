@@ -14,13 +14,16 @@
 //! Everything that parses is pure, bounded by its input and never panics; everything that waits has a limit.
 //!
 //! # The rooms
+//! - [`client`]: a small client: commands, and replication as a replica asks for it.
 //! - [`rdb`]: the snapshot file: read as it comes, counted, checked, rewritten; payloads for `RESTORE`.
 //!
 //! # Features
 //! | feature | what it adds |
 //! |---|---|
+//! | `native-certs` | server certificates are judged by the certificate store of the operating system where no roots are given |
 //! | `test-util` | snapshot files that no server wrote, for tests of what reads them |
 
+pub mod client;
 mod error;
 pub mod rdb;
 

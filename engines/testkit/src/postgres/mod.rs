@@ -16,7 +16,6 @@ mod builder;
 mod server;
 mod standby;
 mod template;
-mod tls;
 mod version;
 
 pub use binaries::PgBinaries;
