@@ -115,7 +115,6 @@ impl ValueType {
     pub(super) const MODULE: Self = Self(7);
     /// Valkey: a hash whose fields have expiries. Redis: the same in another form, of release candidates only.
     pub(super) const HASH_2: Self = Self(22);
-    pub(super) const HASH_LISTPACK_EX_PRE_GA: Self = Self(23);
     pub(super) const HASH_METADATA: Self = Self(24);
     pub(super) const HASH_LISTPACK_EX: Self = Self(25);
 
@@ -155,6 +154,11 @@ impl ValueType {
         }
     }
 
+    /// Whether a value of it is one string and nothing else, in every version that has it.
+    pub(super) fn is_one_string(self) -> bool {
+        matches!(self.0, 0 | 9..=13 | 16 | 17 | 20 | 23)
+    }
+
     /// How a value of it is written. None when it is not known in this version.
     pub(super) fn layout(self, version: RdbVersion) -> Option<Layout> {
         // A group: name, last identity; what was delivered and not acknowledged; who works on it, and on what.
@@ -188,7 +192,7 @@ impl ValueType {
         ];
         self.kind(version)?;
         Some(match (self.0, version.dialect) {
-            (0 | 9..=13 | 16 | 17 | 20 | 23, _) => &[Str],
+            _ if self.is_one_string() => &[Str],
             (1 | 2 | 14, _) => &[Times(&[Str])],
             (3, _) => &[Times(&[Str, Text])],
             (4, _) => &[Times(&[Str, Str])],

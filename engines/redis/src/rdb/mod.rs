@@ -24,13 +24,23 @@
 //! ```
 
 mod crc64;
+mod expiry;
+mod filter;
+mod glob;
 mod layout;
 mod length;
+mod listpack;
 mod lzf;
 mod name;
+mod payload;
+#[cfg(test)]
+mod rewrite_tests;
+mod rewriter;
+mod rules;
 #[cfg(any(test, feature = "test-util"))]
 pub mod sample;
 mod scanner;
+mod slot;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -39,9 +49,16 @@ mod visitor;
 mod walk;
 
 pub use crc64::Crc64;
+pub use expiry::ExpiryRule;
+pub use filter::KeyFilter;
+pub use glob::matches;
 pub use layout::{Kind, ValueType};
 pub use name::Name;
+pub use payload::Payload;
+pub use rewriter::{Rewriter, Rewritten};
+pub use rules::{Place, Placer, Rules};
 pub use scanner::{ChecksumState, Scanner};
+pub use slot::{SLOTS, slot_of};
 pub use summary::{Counted, Counter, Database, KindTotal, LargeKey, Summary};
 pub use version::{Dialect, RdbVersion};
 pub use visitor::{KeyHead, Part, Visitor};

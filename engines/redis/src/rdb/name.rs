@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::length::{INT8, INT16, INT32, LZF};
+use super::length::{self, INT8, INT16, INT32, LZF};
 use super::lzf;
 
 /// A string as it stands in the file, perhaps cut off.
@@ -57,6 +57,21 @@ impl Name {
             }
             _ => None,
         }
+    }
+
+    /// Appends it as it stood in the file. It must be whole.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        match self.encoding {
+            None => length::write(self.stored, out),
+            Some(encoding) => {
+                out.push(0xc0 | encoding);
+                if encoding == LZF {
+                    length::write(self.stored, out);
+                    length::write(self.plain, out);
+                }
+            }
+        }
+        out.extend_from_slice(&self.raw);
     }
 
     /// The bytes as text, with a mark for what is none.

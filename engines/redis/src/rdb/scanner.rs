@@ -4,7 +4,7 @@ use super::crc64::Crc64;
 use super::layout::{self, ValueType, opcode};
 use super::version::{Dialect, RdbVersion};
 use super::visitor::{KeyHead, Part, Visitor};
-use super::walk::{Carry, Cursor, Walk};
+use super::walk::{Carry, Cursor, Walk, Whole};
 use crate::error::{Error, Result};
 
 /// What the checksum said.
@@ -243,6 +243,9 @@ impl Scanner {
             self.phase = Phase::Record(byte);
         } else if value_type.kind(self.version).is_some() {
             self.value_type = value_type;
+            if self.walk.keep_one(&self.carry, cursor) {
+                return self.quick_value(cursor, visitor);
+            }
             self.walk.begin(layout::KEY);
             self.phase = Phase::Key;
         } else {
@@ -309,6 +312,19 @@ impl Scanner {
         visitor.key(&head)?;
         self.walk.begin(layout);
         self.phase = Phase::Value;
+        Ok(())
+    }
+
+    /// What most of a file is: a key that is there as a whole, and often its value, too. Does what a walk would do.
+    fn quick_value<V: Visitor>(&mut self, cursor: &mut Cursor<'_>, visitor: &mut V) -> Result<()> {
+        self.value_start = self.base + cursor.at as u64;
+        self.key(visitor)?;
+        if let (true, Some(whole)) = (self.value_type.is_one_string(), Whole::find(cursor.rest())) {
+            visitor.piece(Part::Value, cursor.rest().get(..whole.end).unwrap_or_default())?;
+            cursor.at += whole.end;
+            self.phase = Phase::Next;
+            visitor.value_end(self.value_start..self.base + cursor.at as u64)?;
+        }
         Ok(())
     }
 

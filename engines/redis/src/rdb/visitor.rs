@@ -1,11 +1,12 @@
 //! Who is told what a snapshot file holds.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::layout::{Kind, ValueType};
 use super::name::Name;
 use super::version::RdbVersion;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What is known of a key before its value comes.
 #[derive(Debug)]
@@ -27,6 +28,26 @@ pub struct KeyHead<'a> {
     pub frequency: Option<u8>,
     /// Where its value begins in the file.
     pub value_start: u64,
+}
+
+impl KeyHead<'_> {
+    /// The key, when all of it is there.
+    pub(super) fn whole_key(&self) -> Result<&Name> {
+        if self.key.is_whole() {
+            return Ok(self.key);
+        }
+        let (len, at) = (self.key.stored, self.value_start);
+        Err(Error::Unsupported(format!("the key that ends at byte {at} has {len} bytes, more than {}", Name::LIMIT)))
+    }
+
+    /// The bytes of the key.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a key that is too long to be kept; [`Error::Corrupt`] for one that nothing unpacks.
+    pub fn name(&self) -> Result<Cow<'_, [u8]>> {
+        let corrupt = || Error::Corrupt { offset: self.value_start, reason: "a key that cannot be unpacked".into() };
+        self.whole_key()?.bytes().ok_or_else(corrupt)
+    }
 }
 
 /// To what raw bytes belong.

@@ -16,7 +16,8 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    fn rest(&self) -> &'a [u8] {
+    #[inline]
+    pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
@@ -75,6 +76,47 @@ impl Carry {
     }
 }
 
+/// A string all of which is there, as most are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whole {
+    encoding: Option<u8>,
+    stored: usize,
+    plain: u64,
+    /// Where it ends, from the beginning of its length.
+    pub(super) end: usize,
+}
+
+impl Whole {
+    /// The string that `bytes` begin with. None when it is not whole, or when it is none.
+    #[inline]
+    pub(super) fn find(bytes: &[u8]) -> Option<Self> {
+        let (len, start) = Self::length(bytes)?;
+        let (encoding, stored, plain, start) = match len {
+            Length::Number(len) => (None, usize::try_from(len).ok()?, len, start),
+            Length::Encoded(encoding @ (INT8 | INT16 | INT32)) => (Some(encoding), 1 << encoding, 1 << encoding, start),
+            Length::Encoded(LZF) => {
+                let (packed, first) = Self::length(bytes.get(start..)?)?;
+                let (plain, second) = Self::length(bytes.get(start + first..)?)?;
+                let (Length::Number(packed), Length::Number(plain)) = (packed, plain) else { return None };
+                (Some(LZF), usize::try_from(packed).ok()?, plain, start + first + second)
+            }
+            Length::Encoded(_) => return None,
+        };
+        let end = start.checked_add(stored)?;
+        (end <= bytes.len()).then_some(Self { encoding, stored, plain, end })
+    }
+
+    #[inline]
+    fn length(bytes: &[u8]) -> Option<(Length, usize)> {
+        let first = *bytes.first()?;
+        if first < 0x40 {
+            return Some((Length::Number(first.into()), 1));
+        }
+        let width = length::width(first)?;
+        Some((length::read(bytes.get(..width)?)?, width))
+    }
+}
+
 #[derive(Debug)]
 struct Frame {
     ops: Layout,
@@ -128,6 +170,16 @@ impl Walk {
         }
     }
 
+    /// Keeps one string, without a walk, when all of it is there.
+    #[inline]
+    pub(super) fn keep_one(&mut self, carry: &Carry, cursor: &mut Cursor<'_>) -> bool {
+        let Some(whole) = Whole::find(cursor.rest()).filter(|_| carry.len() == 0) else { return false };
+        self.kept = 0;
+        self.keep(whole, cursor.rest());
+        cursor.at += whole.end;
+        true
+    }
+
     pub(super) fn begin(&mut self, ops: Layout) {
         self.frames.clear();
         self.frames.push(Frame { ops, at: 0, left: 1 });
@@ -169,6 +221,16 @@ impl Walk {
     fn step(&mut self, op: Op, carry: &mut Carry, cursor: &mut Cursor<'_>) -> Result<bool, String> {
         match op {
             Op::Str | Op::Keep => {
+                if carry.len() == 0
+                    && let Some(whole) = Whole::find(cursor.rest())
+                {
+                    if matches!(op, Op::Keep) {
+                        self.keep(whole, cursor.rest());
+                    }
+                    cursor.at += whole.end;
+                    self.advance();
+                    return Ok(true);
+                }
                 let Some(len) = carry.length(cursor)? else { return Ok(false) };
                 self.keeping = matches!(op, Op::Keep);
                 match len {
@@ -227,6 +289,18 @@ impl Walk {
             }
         }
         Ok(true)
+    }
+
+    /// Keeps a string all of which is there.
+    pub(super) fn keep(&mut self, whole: Whole, bytes: &[u8]) {
+        if let Some(name) = self.names.get_mut(self.kept) {
+            let Whole { encoding, stored, plain, end } = whole;
+            let raw = bytes.get(end - stored..end).unwrap_or_default();
+            name.raw.clear();
+            name.raw.extend_from_slice(raw.get(..Name::LIMIT).unwrap_or(raw));
+            (name.encoding, name.stored, name.plain) = (encoding, stored as u64, plain);
+        }
+        self.kept += 1;
     }
 
     fn bytes(&mut self, encoding: Option<u8>, stored: u64, plain: u64) {
