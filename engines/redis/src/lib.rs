@@ -15,6 +15,7 @@
 //!
 //! # The rooms
 //! - [`client`]: a small client: commands, and replication as a replica asks for it.
+//! - [`engine`]: the deployment as something that can be backed up and restored.
 //! - [`node`]: the nodes of a deployment, what each says about itself, and which one is asked.
 //! - [`rdb`]: the snapshot file: read as it comes, counted, checked, rewritten; payloads for `RESTORE`.
 //! - [`stream`]: the replication stream: commands, transactions, moments, and where a restore stops.
@@ -25,10 +26,13 @@
 //! | `native-certs` | server certificates are judged by the certificate store of the operating system where no roots are given |
 //! | `test-util` | snapshot files that no server wrote, for tests of what reads them |
 
+mod capture;
 pub mod client;
+pub mod engine;
 mod error;
 pub mod node;
 pub mod rdb;
 pub mod stream;
 
+pub use engine::{Method, Persistence, RedisEngine, RedisSettings};
 pub use error::{Error, Result};

@@ -6,6 +6,7 @@
 //! believed, and a password is never shown.
 
 mod address;
+mod body;
 mod connection;
 mod replication;
 mod reply;
@@ -14,6 +15,7 @@ mod settings;
 mod tls;
 
 pub use address::{Address, Endpoint};
+pub use body::{Body, Taken};
 pub use connection::{Connection, Pipeline};
 pub(crate) use replication::identifier;
 pub use replication::{Answer, Framing, Link, StreamPosition, Wish};

@@ -73,7 +73,9 @@ impl NodeFacts {
             None => (Product::Redis, info.get("redis_version")?),
         };
         let role = match info.get("role")? {
-            "master" => Role::Primary { replicas: info.numbered("slave").filter_map(|(_, value)| replica(value)).collect() },
+            "master" => {
+                Role::Primary { replicas: info.numbered("slave").filter_map(|(_, value)| replica(value)).collect() }
+            }
             _ => Role::Replica { linked: info.get("master_link_status") == Some("up") },
         };
         let end = info.number("master_repl_offset")?;
@@ -115,6 +117,12 @@ impl NodeFacts {
         (own || past) && *offset <= self.position.offset && self.backlog.is_some_and(|first| first <= *offset)
     }
 
+    /// Whether there can be functions.
+    #[must_use]
+    pub fn since_functions(&self) -> bool {
+        self.product == Product::Valkey || self.line() >= (7, 0)
+    }
+
     /// The version number as the first two numbers of it.
     #[must_use]
     pub fn line(&self) -> (u32, u32) {
@@ -153,10 +161,18 @@ mod tests {
     fn what_a_node_can_send_follows_from_what_it_says() {
         let none = facts("repl_backlog_active:0\nrepl_backlog_first_byte_offset:0\n").unwrap();
         assert!(!none.continues(&StreamPosition::new(A, 900)), "it keeps nothing");
-        let text = format!("master_replid2:{B}\nsecond_repl_offset:501\nrepl_backlog_active:1\nrepl_backlog_first_byte_offset:301\n");
+        let text = format!(
+            "master_replid2:{B}\nsecond_repl_offset:501\nrepl_backlog_active:1\nrepl_backlog_first_byte_offset:301\n"
+        );
         let node = facts(&text).unwrap();
         for (id, offset, can) in [
-            (A, 900, true), (A, 901, false), (A, 300, true), (A, 299, false), (B, 500, true), (B, 501, false), (B, 300, true),
+            (A, 900, true),
+            (A, 901, false),
+            (A, 300, true),
+            (A, 299, false),
+            (B, 500, true),
+            (B, 501, false),
+            (B, 300, true),
             ("c", 500, false),
         ] {
             assert_eq!(node.continues(&StreamPosition::new(id, offset)), can, "{id} {offset}");
@@ -173,11 +189,15 @@ mod tests {
 
     #[test]
     fn roles_versions_and_sizes_are_read() {
-        let node = facts("slave0:ip=10.0.0.2,port=6380,state=online,offset=1\nslave1:ip=10.0.0.3,port=0,state=online\ndb0:keys=3,expires=0\ndb2:keys=4\n");
+        let node = facts(
+            "slave0:ip=10.0.0.2,port=6380,state=online,offset=1\nslave1:ip=10.0.0.3,port=0,state=online\ndb0:keys=3,expires=0\ndb2:keys=4\n",
+        );
         let node = node.unwrap();
         assert_eq!(node.role, Role::Primary { replicas: vec![Endpoint::tcp("10.0.0.2", 6380)] });
         assert_eq!((node.keys, node.line(), node.product), (7, (7, 2), Product::Redis));
-        let text = format!("redis_version:7.2.4\nvalkey_version:8.1.8\nrole:slave\nmaster_link_status:down\nmaster_replid:{A}\nmaster_repl_offset:0");
+        let text = format!(
+            "redis_version:7.2.4\nvalkey_version:8.1.8\nrole:slave\nmaster_link_status:down\nmaster_replid:{A}\nmaster_repl_offset:0"
+        );
         let replica = NodeFacts::of(&Info::parse(&text)).unwrap();
         assert_eq!((replica.product, replica.line()), (Product::Valkey, (8, 1)));
         assert!(!replica.is_ready());

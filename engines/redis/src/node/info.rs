@@ -4,20 +4,30 @@ use std::collections::BTreeMap;
 
 /// What a server says about itself: names and values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Info(BTreeMap<String, String>);
+pub struct Info {
+    text: String,
+    values: BTreeMap<String, String>,
+}
 
 impl Info {
     /// Reads the text. What is no pair of name and value is passed over.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(':'));
-        Self(pairs.map(|(name, value)| (name.to_owned(), value.trim_end().to_owned())).collect())
+        let values = pairs.map(|(name, value)| (name.to_owned(), value.trim_end().to_owned())).collect();
+        Self { text: text.to_owned(), values }
+    }
+
+    /// The text as it came.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.text.clone()
     }
 
     /// A value.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.values.get(name).map(String::as_str)
     }
 
     /// A number.
@@ -34,12 +44,14 @@ impl Info {
 
     /// The names that begin with `prefix` and go on with a number, with their values: `db0`, `slave0`.
     pub fn numbered<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (u64, &'a str)> {
-        self.0.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?.parse().ok()?, value.as_str())))
+        self.values
+            .iter()
+            .filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?.parse().ok()?, value.as_str())))
     }
 }
 
 /// A field of a value such as `keys=3,expires=1`.
-pub(crate) fn field<'a>(value: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(value: &'a str, name: &str) -> Option<&'a str> {
     value.split(',').filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
@@ -49,7 +61,9 @@ mod tests {
 
     #[test]
     fn pairs_are_read() {
-        let info = Info::parse("# Server\r\nredis_version:7.4.1\r\n\r\nloading:0\r\ndb0:keys=3,expires=1\r\ndb15:keys=1\r\nx\r\n");
+        let info = Info::parse(
+            "# Server\r\nredis_version:7.4.1\r\n\r\nloading:0\r\ndb0:keys=3,expires=1\r\ndb15:keys=1\r\nx\r\n",
+        );
         assert_eq!(info.get("redis_version"), Some("7.4.1"));
         assert_eq!(info.number("loading"), Some(0));
         assert!(!info.is_set("loading"));

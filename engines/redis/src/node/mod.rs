@@ -5,7 +5,6 @@ mod info;
 
 pub use facts::{NodeFacts, Product, Role};
 pub use info::Info;
-pub(crate) use info::field;
 
 use crate::client::{ClientSettings, Connection, Endpoint};
 use crate::error::{Error, Result};
@@ -51,10 +50,20 @@ pub(crate) async fn info(connection: &mut Connection) -> Result<Info> {
 /// Connects to the nodes of the address and chooses one: of the wished role, ready, and with the most of the stream.
 ///
 /// # Errors
-/// Those of the last node that could not be asked when none can be chosen.
+/// As [`all`].
 pub(crate) async fn choose(settings: &ClientSettings, prefer: Prefer) -> Result<Node> {
+    let nodes = all(settings, prefer).await?;
+    let best = nodes.into_iter().max_by_key(|node| rank(&node.facts, prefer));
+    best.ok_or_else(|| Error::Settings("the address names no node".to_owned()))
+}
+
+/// Connects to all nodes of the address that can be asked, and where a replica is wished for, to those that their primary knows.
+///
+/// # Errors
+/// Those of the last node when none can be asked.
+pub(crate) async fn all(settings: &ClientSettings, prefer: Prefer) -> Result<Vec<Node>> {
     let mut endpoints = settings.address.nodes.clone();
-    let mut best: Option<Node> = None;
+    let mut nodes = Vec::new();
     let mut failure = None;
     let mut number = 0;
     while let Some(endpoint) = endpoints.get(number).cloned() {
@@ -62,14 +71,11 @@ pub(crate) async fn choose(settings: &ClientSettings, prefer: Prefer) -> Result<
         match Node::open(settings, &endpoint).await {
             Ok(node) => {
                 if let (Prefer::Replica, Role::Primary { replicas }) = (prefer, &node.facts.role) {
-                    // The primary knows replicas that the address does not name.
                     let new = replicas.iter().filter(|replica| !endpoints.contains(replica));
                     let new: Vec<_> = new.cloned().collect();
                     endpoints.extend(new);
                 }
-                if best.as_ref().is_none_or(|best| rank(&node.facts, prefer) > rank(&best.facts, prefer)) {
-                    best = Some(node);
-                }
+                nodes.push(node);
             }
             Err(error) => {
                 tracing::debug!(%endpoint, %error, "a node cannot be asked");
@@ -77,15 +83,14 @@ pub(crate) async fn choose(settings: &ClientSettings, prefer: Prefer) -> Result<
             }
         }
     }
-    match (best, failure) {
-        (Some(node), _) => Ok(node),
-        (None, Some(error)) => Err(error),
-        (None, None) => Err(Error::Settings("the address names no node".to_owned())),
+    match failure {
+        Some(error) if nodes.is_empty() => Err(error),
+        _ => Ok(nodes),
     }
 }
 
 /// Of two nodes the one with the higher rank is asked.
-fn rank(facts: &NodeFacts, prefer: Prefer) -> (bool, bool, u64) {
+pub(crate) fn rank(facts: &NodeFacts, prefer: Prefer) -> (bool, bool, u64) {
     let wished = facts.is_primary() == (prefer == Prefer::Primary);
     (facts.is_ready(), wished, facts.position.offset)
 }

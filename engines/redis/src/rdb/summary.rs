@@ -41,7 +41,7 @@ impl Database {
     /// Whether the server said something else than what was counted. A number of more than 32 bits is not said by old servers.
     #[must_use]
     pub fn differs(&self) -> bool {
-        let said = |declared: u64, counted: u64| declared == counted || declared == u32::MAX.into();
+        let said = |declared: u64, counted: u64| declared == counted || declared == u64::from(u32::MAX);
         self.declared.is_some_and(|(keys, expires)| !said(keys, self.keys) || !said(expires, self.expires))
     }
 }

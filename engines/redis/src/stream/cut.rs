@@ -37,6 +37,11 @@ impl Cut {
         Self { framer: Framer::new(from), tracker: Tracker::new(database), limit, stop: from, database }
     }
 
+    /// Goes further, up to another limit.
+    pub fn extend(&mut self, limit: u64) {
+        self.limit = self.limit.max(limit);
+    }
+
     /// Takes the next bytes of the stream. Whether more are needed: not when the limit has been passed.
     ///
     /// # Errors

@@ -25,6 +25,14 @@ pub struct Command<'a> {
     pub argument: &'a [u8],
 }
 
+impl Command<'_> {
+    /// Whether it says nothing but that the server is there, or that it wants to hear from us.
+    #[must_use]
+    pub fn is_sign_of_life(&self) -> bool {
+        self.words == 0 || matches!(self.name, b"PING" | b"REPLCONF")
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Before a command.
