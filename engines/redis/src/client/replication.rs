@@ -2,7 +2,7 @@
 //!
 //! Source: `src/replication.c` of Redis 6.2 to 8 and Valkey 8 and 9 (`syncCommand`, `replconfCommand`, `masterTryPartialResynchronization`).
 //! What is never said: a port of ours (others would take us for a replica that can be promoted), that we could take a snapshot over a
-//! second connection (`capa dual-channel`, `rdb-channel-repl`), and a version of ours (then Valkey writes the format that everybody reads).
+//! second connection (`capa dual-channel`, `rdb-channel-repl`), and a version of ours, unless [it has to be](Connection::announce).
 //!
 //! Positions count bytes of the stream from its beginning. The server's own numbers name the *next* byte and begin with one, so its
 //! `PSYNC id 1` is our position 0; a snapshot at offset N has the first N bytes in it.
@@ -104,6 +104,15 @@ impl Connection {
             }
         };
         Ok((Link { connection: self }, answer))
+    }
+
+    /// Says that we are of `version`, for what is asked next. Valkey writes for a replica that says none a snapshot in the format that
+    /// everybody reads, and fails at the first hash whose fields expire (from its version 9 on), which that format does not have.
+    ///
+    /// # Errors
+    /// [`Error::Server`] for a server that does not know this; those of the connection.
+    pub async fn announce(&mut self, version: &str) -> Result<()> {
+        self.call(&["REPLCONF", "version", version]).await.map(drop)
     }
 
     /// Says what we can. Whether a snapshot will be without data.
