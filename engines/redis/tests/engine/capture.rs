@@ -38,7 +38,10 @@ impl Load {
                     format!("LTRIM list -100 -1"),
                     "EXEC".to_owned(),
                     format!("SET brief:{round} x EX 100000"),
-                    format!("EVAL redis.call('HSET',KEYS[1],ARGV[1],ARGV[1]);redis.call('SADD',KEYS[2],ARGV[1]) 2 h:{} s {round}", round % 50),
+                    format!(
+                        "EVAL redis.call('HSET',KEYS[1],ARGV[1],ARGV[1]);redis.call('SADD',KEYS[2],ARGV[1]) 2 h:{} s {round}",
+                        round % 50
+                    ),
                     "SPOP s".to_owned(),
                     "XADD stream MAXLEN 50 * round 1".to_owned(),
                     format!("SET big {}", "x".repeat(2000)),
@@ -140,7 +143,8 @@ async fn assert_notes(vault: &Vault, backup: &backup_core::catalog::BackupRecord
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_is_larger_than_a_piece_is_captured_over_an_abort_in_its_middle() {
-    let server = require_or_skip!(Redis::builder(RedisVersion::Redis72).raw("repl-backlog-size", "256mb").start().await);
+    let server =
+        require_or_skip!(Redis::builder(RedisVersion::Redis72).raw("repl-backlog-size", "256mb").start().await);
     let vault = Vault::memory();
     let backup = vault.backup(&engine(&server)).await;
     let capture = Capture::start(&vault, settings(&server));
@@ -197,7 +201,10 @@ async fn only_what_is_stored_is_acknowledged() {
         assert!(gap < 200, "{gap} bytes are acknowledged and not stored");
         let stream = vault.log().await;
         let range = backup_core::log::LogRange::new(here.lineage, end.saturating_sub(200).max(1)..end);
-        let range = backup_core::log::LogRange { start: stream.ledger().covered(&range.lineage).as_slice()[0].start.max(range.start), ..range };
+        let range = backup_core::log::LogRange {
+            start: stream.ledger().covered(&range.lineage).as_slice()[0].start.max(range.start),
+            ..range
+        };
         let bytes: Vec<_> = stream.read(range).try_collect().await.unwrap();
         let text = String::from_utf8_lossy(&bytes.concat()).into_owned();
         assert!(text.contains(&format!("\r\n{n}\r\n")), "{text}");

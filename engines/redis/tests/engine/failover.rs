@@ -154,7 +154,10 @@ async fn a_server_that_came_back_from_its_file_goes_on_from_there() {
     capture.stop().await;
     assert_complete(&vault, &backup, &server).await;
     let restorable = run::windows(vault.0.as_ref(), None, &work()).await.unwrap();
-    assert!(restorable.windows.iter().any(|w| w.window.to.lineage == longer.lineage && w.window.orphaned), "{restorable:?}");
+    assert!(
+        restorable.windows.iter().any(|w| w.window.to.lineage == longer.lineage && w.window.orphaned),
+        "{restorable:?}"
+    );
     assert_eq!(contents(&server).await.unwrap().keys.len(), 3);
 }
 

@@ -132,7 +132,8 @@ pub(crate) fn finding<'a>(findings: &'a [Finding], code: &str) -> Option<&'a Fin
 pub(crate) async fn replay(server: &Redis, database: u64, stream: &[u8]) {
     let socket = tokio::net::UnixStream::connect(server.socket()).await.unwrap();
     let (mut read, mut write) = socket.into_split();
-    let stream = [format!("SELECT {database}\r\n").into_bytes(), stream.to_vec(), b"ECHO end-of-stream\r\n".to_vec()].concat();
+    let stream =
+        [format!("SELECT {database}\r\n").into_bytes(), stream.to_vec(), b"ECHO end-of-stream\r\n".to_vec()].concat();
     let writing = tokio::spawn(async move {
         write.write_all(&stream).await.unwrap();
         write

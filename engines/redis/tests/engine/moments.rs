@@ -24,7 +24,8 @@ async fn times_and_positions_are_found_between_changes() {
     // After each change the moment and the place.
     let mut steps = Vec::new();
     for number in 1..=12_u32 {
-        let transaction = format!("MULTI\nSET number {number}\nSELECT {}\nSADD numbers {number}\nSELECT 0\nEXEC", number % 3);
+        let transaction =
+            format!("MULTI\nSET number {number}\nSELECT {}\nSADD numbers {number}\nSELECT 0\nEXEC", number % 3);
         let commands: Vec<Vec<&str>> = transaction.lines().map(|line| line.split(' ').collect()).collect();
         client.send(&commands).await.unwrap();
         let here = position(&server).await;

@@ -108,7 +108,8 @@ async fn tls_and_unix_sockets_lead_to_the_same_data() {
     std::fs::write(&stranger, other.tls_ca().unwrap()).unwrap();
     let refused = vault.try_backup(&tls("127.0.0.1", TlsSettings::default().roots(&stranger))).await.unwrap_err();
     assert!(refused.to_string().contains("tls with 127.0.0.1"), "{refused}");
-    let plain = RedisEngine::new(RedisSettings::default().url(format!("rediss://127.0.0.1:{}", server.port()))).unwrap();
+    let plain =
+        RedisEngine::new(RedisSettings::default().url(format!("rediss://127.0.0.1:{}", server.port()))).unwrap();
     assert!(vault.try_backup(&plain).await.is_err(), "no tls there");
 }
 
@@ -116,7 +117,8 @@ async fn tls_and_unix_sockets_lead_to_the_same_data() {
 async fn where_nobody_may_replicate_the_file_is_read() {
     for version in redis_versions_under_test() {
         let rules = "backup on >pass ~* +@all -psync -sync";
-        let server = require_or_skip!(Redis::builder(version).user(rules).setting("dbfilename", "my.rdb").start().await);
+        let server =
+            require_or_skip!(Redis::builder(version).user(rules).setting("dbfilename", "my.rdb").start().await);
         every_type(&server).await.unwrap();
         let url = format!("redis://backup:pass@127.0.0.1:{}", server.port());
         let remote = RedisEngine::new(RedisSettings::default().url(&url)).unwrap();
