@@ -174,7 +174,8 @@ mod tests {
             let marked = [file.clone(), MARK.to_vec()].concat();
             let (data, rest, summary) = receive(Framing::Mark(MARK), &marked, piece).unwrap();
             prop_assert_eq!((&data, rest), (&file, None));
-            prop_assert!(matches!(summary.counted, Counted::Until { what: 99, .. }));
+            let until = matches!(summary.counted, Counted::Until { what: 99, .. });
+            prop_assert!(until, "{:?}", summary.counted);
             let other = [file.clone(), vec![b'x'; 40]].concat();
             prop_assert!(receive(Framing::Mark(MARK), &other, piece).is_err());
             let (data, ..) = receive(Framing::Length(file.len() as u64), &file, piece).unwrap();

@@ -152,8 +152,10 @@ async fn a_value_that_is_larger_than_a_piece_is_captured_over_an_abort_in_its_mi
     let mut client = server.connect().await.unwrap();
     let big: Vec<u8> = (0..40_000_000_u32).map(|n| (n % 251) as u8).collect();
     client.call(&[b"SET".as_slice(), b"big", &big]).await.unwrap();
-    let log = vault.log().await.ledger().bytes();
-    while vault.log().await.ledger().bytes() == log {
+    let here = position(&server).await;
+    let stored = async || vault.log().await.ledger().covered(&here.lineage).as_slice().last().unwrap().end;
+    let before = stored().await;
+    while stored().await < before + 1_000_000 {
         tokio::task::yield_now().await;
     }
     capture.abort().await;

@@ -1,6 +1,5 @@
 //! A vault, an engine on a running server, and servers made from what is stored.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,23 +99,10 @@ impl Vault {
         let mut bytes = Vec::new();
         for range in self.path(backup).await.ranges {
             let part = LogRange::new(range.lineage.clone(), range.start..range.end.min(end));
-            bytes.extend(log.read(part).try_concat().await.unwrap());
+            let pieces: Vec<_> = log.read(part).try_collect().await.unwrap();
+            bytes.extend(pieces.concat());
         }
         bytes
-    }
-}
-
-trait TryConcat {
-    async fn try_concat(self) -> Result<Vec<u8>>;
-}
-
-impl<S: futures::Stream<Item = Result<bytes::Bytes>> + Unpin> TryConcat for S {
-    async fn try_concat(mut self) -> Result<Vec<u8>> {
-        let mut all = Vec::new();
-        while let Some(bytes) = self.try_next().await? {
-            all.extend_from_slice(&bytes);
-        }
-        Ok(all)
     }
 }
 
@@ -236,17 +222,4 @@ impl Capture {
     pub(crate) async fn fails(self) -> backup_core::Error {
         self.task.await.unwrap().unwrap_err()
     }
-}
-
-/// A folder that the servers' account may write.
-pub(crate) fn folder(home: &TempDir, name: &str) -> std::path::PathBuf {
-    let path = home.path().join(name);
-    std::fs::create_dir_all(&path).unwrap();
-    backup_testkit::unprivileged().own(&path).unwrap();
-    path
-}
-
-/// Whether `path` exists.
-pub(crate) fn exists(path: &Path) -> bool {
-    path.exists()
 }

@@ -1,6 +1,7 @@
 //! The engine on real servers.
 
 mod capture;
+mod conformance;
 mod failover;
 mod harness;
 mod moments;
