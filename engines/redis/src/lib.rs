@@ -18,6 +18,7 @@
 //! - [`engine`]: the deployment as something that can be backed up and restored.
 //! - [`node`]: the nodes of a deployment, what each says about itself, and which one is asked.
 //! - [`rdb`]: the snapshot file: read as it comes, counted, checked, rewritten; payloads for `RESTORE`.
+//! - [`restore`]: the ways back: into a running server, into files, key by key.
 //! - [`stream`]: the replication stream: commands, transactions, moments, and where a restore stops.
 //!
 //! # Features
@@ -32,7 +33,9 @@ pub mod engine;
 mod error;
 pub mod node;
 pub mod rdb;
+pub mod restore;
 pub mod stream;
 
 pub use engine::{Method, Persistence, RedisEngine, RedisSettings};
 pub use error::{Error, Result};
+pub use restore::RestoreSettings;

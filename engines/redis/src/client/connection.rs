@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::{BoxStream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -143,6 +144,32 @@ impl Connection {
         }
         self.busy = false;
         Ok(replies)
+    }
+
+    /// Runs one command that is too large to be held: its bytes come in `pieces`, which must be exactly one command.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), and those of `pieces`: then the connection is of no use any more.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub(crate) async fn call_in_pieces(
+        &mut self,
+        mut pieces: BoxStream<'_, backup_core::Result<Bytes>>,
+    ) -> backup_core::Result<Reply> {
+        if std::mem::replace(&mut self.busy, true) {
+            return Err(Error::Closed("an earlier call was dropped half-way".to_owned()).into());
+        }
+        while let Some(piece) = pieces.next().await {
+            self.send(&piece?).await?;
+        }
+        loop {
+            if let Some(reply) = self.decoder.next(&mut self.incoming)? {
+                self.busy = false;
+                return Ok(reply);
+            }
+            self.fill("an answer").await?;
+        }
     }
 
     /// Sends `bytes` without expecting an answer.

@@ -23,6 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::client::Connection;
 use crate::rdb::{ChecksumState, Counted, Dialect, Summary};
+use crate::restore::RestoreSettings;
 use probe::Probe;
 use receive::Received;
 use records::Records;
@@ -34,6 +35,7 @@ static DESCRIPTOR: EngineDescriptor =
 #[derive(Debug, Clone)]
 pub struct RedisEngine {
     settings: RedisSettings,
+    restore: Option<RestoreSettings>,
 }
 
 impl RedisEngine {
@@ -45,7 +47,14 @@ impl RedisEngine {
         if settings.url.is_some() {
             settings.client()?;
         }
-        Ok(Self { settings })
+        Ok(Self { settings, restore: None })
+    }
+
+    /// Sets by which way a backup comes back, and what changes on it. Without it the snapshot becomes a file in the data directory.
+    #[must_use]
+    pub fn with_restore(mut self, restore: RestoreSettings) -> Self {
+        self.restore = Some(restore);
+        self
     }
 
     /// What it was told.
@@ -95,11 +104,11 @@ impl BackupEngine for RedisEngine {
     }
 
     async fn assess_restore(&self, cx: &RestoreContext) -> Result<Vec<Finding>> {
-        Ok(back::assess(&self.settings, cx))
+        back::assess(self, cx).await
     }
 
     async fn restore(&self, cx: &RestoreContext) -> Result<Restored> {
-        back::restore(&self.settings, cx).await
+        back::restore(self, cx).await
     }
 
     async fn check(&self, cx: &CheckContext) -> Result<CheckReport> {

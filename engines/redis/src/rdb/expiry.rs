@@ -43,7 +43,7 @@ impl ExpiryRule {
 ///
 /// # Errors
 /// [`Error::Unsupported`] for the forms of release candidates; [`Error::Corrupt`] at `offset` for a value that is none.
-pub(super) fn rewrite_fields(
+pub(crate) fn rewrite_fields(
     version: RdbVersion,
     value_type: ValueType,
     value: &[u8],

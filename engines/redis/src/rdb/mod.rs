@@ -50,6 +50,7 @@ mod walk;
 
 pub use crc64::Crc64;
 pub use expiry::ExpiryRule;
+pub(crate) use expiry::rewrite_fields;
 pub use filter::KeyFilter;
 pub use glob::matches;
 pub use layout::{Kind, ValueType};

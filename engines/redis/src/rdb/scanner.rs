@@ -62,6 +62,8 @@ struct Blind {
     tail: Vec<u8>,
     /// The last byte before them.
     before: u8,
+    /// Where in the present chunk they begin.
+    from: usize,
 }
 
 impl Default for Scanner {
@@ -206,7 +208,10 @@ impl Scanner {
     fn sum_up(&mut self, chunk: &[u8], taken: usize) {
         match self.phase {
             Phase::Footer | Phase::Done(_) => {}
-            Phase::Blind => self.blind.take(chunk, &mut self.crc),
+            Phase::Blind => {
+                let from = std::mem::take(&mut self.blind.from);
+                self.blind.take(chunk.get(from..).unwrap_or_default(), &mut self.crc);
+            }
             _ => self.crc.update(chunk.get(..taken).unwrap_or_default()),
         }
     }
@@ -225,7 +230,7 @@ impl Scanner {
         visitor.version(version)?;
         self.phase = Phase::Next;
         if !version.is_known() {
-            self.go_blind(RdbVersion::LEN as u64, 0, visitor)?;
+            self.go_blind(cursor, RdbVersion::LEN as u64, 0, visitor)?;
         }
         Ok(())
     }
@@ -249,12 +254,15 @@ impl Scanner {
             self.walk.begin(layout::KEY);
             self.phase = Phase::Key;
         } else {
-            self.go_blind(at, byte, visitor)?;
+            self.go_blind(cursor, at, byte, visitor)?;
         }
         Ok(())
     }
 
-    fn go_blind<V: Visitor>(&mut self, at: u64, what: u8, visitor: &mut V) -> Result<()> {
+    /// Something unknown came: what stands behind it is only summed up.
+    fn go_blind<V: Visitor>(&mut self, cursor: &Cursor<'_>, at: u64, what: u8, visitor: &mut V) -> Result<()> {
+        self.crc.update(cursor.bytes.get(..cursor.at).unwrap_or_default());
+        self.blind.from = cursor.at;
         self.phase = Phase::Blind;
         visitor.unknown(at, what)
     }

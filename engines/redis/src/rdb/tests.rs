@@ -226,6 +226,10 @@ fn what_is_unknown_is_not_counted_but_summed_up() {
         assert!(count(&changed).is_err(), "{at}");
         assert!(count(&file[..at]).is_err(), "{at}");
     }
+    // What is too short to have an end is refused at the same place, whatever its pieces are.
+    let place = |piece| scan(b"REDIS0009/12345", piece).map_err(|error| error.to_string());
+    assert!(place(15).is_err());
+    assert_eq!(place(15), place(7));
     let later = SampleFile::new(RdbVersion::redis(17)).string("a", b"1").finish();
     assert_eq!(count(&later).unwrap().counted, Counted::Until { offset: 9, what: 0 });
 }
