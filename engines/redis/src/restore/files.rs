@@ -162,9 +162,11 @@ fn server_in(dir: &Path) -> Option<u32> {
     let wanted = fs::metadata(dir).ok()?;
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        // The program may have any name, and stands in a folder of that name then.
+        let title = fs::read(entry.path().join("cmdline")).ok()?;
         let place = fs::metadata(entry.path().join("cwd")).ok()?;
-        let is_server = ["redis", "valkey"].iter().any(|kind| name.starts_with(kind));
+        let title = String::from_utf8_lossy(&title).into_owned();
+        let is_server = ["redis", "valkey"].iter().any(|kind| title.contains(kind));
         (is_server && (place.dev(), place.ino()) == (wanted.dev(), wanted.ino())).then_some(pid)
     })
 }

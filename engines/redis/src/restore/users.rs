@@ -32,13 +32,22 @@ pub(super) fn parse(record: &[u8]) -> Result<Vec<User>> {
         .collect()
 }
 
-/// Makes the users what they were. Users that the target has beside them stay.
+/// Makes the users what they were. Users that the target has beside them stay, and a default user that needs no password in
+/// the backup stays what it is in the target: a restore must not open a server that is closed.
 pub(super) async fn restore(connection: &mut Connection, stored: &Stored) -> Result<Vec<Finding>> {
     let Some(record) = stored.record(facts::USERS).await? else { return Ok(Vec::new()) };
     let mut users = parse(&record)?;
     // The default user comes last: we may be that one.
     users.sort_by_key(|user| user.name == "default");
     let mut findings = Vec::new();
+    users.retain(|user| {
+        let opens = user.name == "default" && user.rules.iter().any(|rule| rule == "nopass");
+        if opens {
+            let text = "in the backup it needs no password: it stays what it is in the target";
+            findings.push(Finding::new(Severity::Note, "default-user-kept", text).about("default"));
+        }
+        !opens
+    });
     for User { name, rules } in users {
         let words = ["ACL", "SETUSER", &name, "reset"].into_iter().chain(rules.iter().map(String::as_str));
         match connection.call(&words.collect::<Vec<_>>()).await {
