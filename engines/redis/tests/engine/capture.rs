@@ -37,7 +37,7 @@ impl Load {
                     format!("INCRBY sum {round}"),
                     "MULTI".to_owned(),
                     format!("RPUSH list {round}"),
-                    format!("LTRIM list -100 -1"),
+                    "LTRIM list -100 -1".to_owned(),
                     "EXEC".to_owned(),
                     format!("SET brief:{round} x EX 100000"),
                     format!(
