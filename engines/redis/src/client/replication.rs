@@ -1,9 +1,8 @@
 //! Asking as a replica does: a snapshot, or the stream from a position on.
 //!
 //! Source: `src/replication.c` of Redis 6.2 to 8 and Valkey 8 and 9 (`syncCommand`, `replconfCommand`, `masterTryPartialResynchronization`).
-//! What is never said: a port of ours (others would take us for a replica that can be promoted), and that we could take a snapshot over a
-//! second connection (`capa dual-channel`, `rdb-channel-repl`). A version is said, because Valkey 9 writes its old format for whoever says
-//! none, and gives up in the middle when a hash has fields that expire.
+//! What is never said: a port of ours (others would take us for a replica that can be promoted), that we could take a snapshot over a
+//! second connection (`capa dual-channel`, `rdb-channel-repl`), and a version of ours, unless [it has to be](Connection::announce).
 //!
 //! Positions count bytes of the stream from its beginning. The server's own numbers name the *next* byte and begin with one, so its
 //! `PSYNC id 1` is our position 0; a snapshot at offset N has the first N bytes in it.
@@ -16,9 +15,6 @@ use crate::error::{Error, Result};
 
 /// Bytes of a replication id, and of the mark behind a snapshot.
 const ID: usize = 40;
-
-/// The Valkey whose format we read.
-const VERSION: &str = "9.0.0";
 
 /// A position in a replication stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -110,11 +106,18 @@ impl Connection {
         Ok((Link { connection: self }, answer))
     }
 
+    /// Says that we are of `version`, for what is asked next. Valkey writes for a replica that says none a snapshot in the format that
+    /// everybody reads, and fails at the first hash whose fields expire (from its version 9 on), which that format does not have.
+    ///
+    /// # Errors
+    /// [`Error::Server`] for a server that does not know this; those of the connection.
+    pub async fn announce(&mut self, version: &str) -> Result<()> {
+        self.call(&["REPLCONF", "version", version]).await.map(drop)
+    }
+
     /// Says what we can. Whether a snapshot will be without data.
     async fn prepare(&mut self, wish: Wish) -> Result<bool> {
         self.call(&["REPLCONF", "capa", "eof", "capa", "psync2"]).await?;
-        // Redis does not know the word.
-        self.attempt(&["REPLCONF", "version", VERSION]).await?;
         match wish {
             Wish::Snapshot => {
                 // Known since Redis 6.2; an older server would only buffer the stream for us.

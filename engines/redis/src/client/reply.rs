@@ -172,10 +172,9 @@ impl Decoder {
                 let count = number()?;
                 let each = if matches!(kind, b'%' | b'|') { 2 } else { 1 };
                 match usize::try_from(count) {
-                    Ok(count) => Part::Begun {
-                        missing: count.checked_mul(each).ok_or_else(|| bad("too many items"))?,
-                        wanted: !matches!(kind, b'>' | b'|'),
-                    },
+                    // An item has three bytes at least.
+                    Ok(count) if count > self.limit / 3 => return Err(bad("too many items")),
+                    Ok(count) => Part::Begun { missing: count * each, wanted: !matches!(kind, b'>' | b'|') },
                     Err(_) if count == -1 => Part::Whole(Reply::Nil),
                     Err(_) => return Err(bad("a negative count")),
                 }

@@ -90,7 +90,10 @@ impl BackupEngine for RedisEngine {
         let records = Records::ask(&mut probe.node.connection, &probe.node.facts, &probe.node.info).await?;
         let received = match probe.method {
             Method::Replication => {
-                let connection = Connection::open(&probe.client, probe.node.connection.endpoint()).await?;
+                let mut connection = Connection::open(&probe.client, probe.node.connection.endpoint()).await?;
+                if let Some(version) = probe.node.facts.replica_version() {
+                    connection.announce(version).await?;
+                }
                 receive::replica(cx, connection).await?
             }
             Method::File => save::backup(cx, &self.settings, &mut probe.node).await?,
@@ -138,7 +141,8 @@ fn describe(
     .with_fact(facts::PRODUCT, node.product.to_string())
     .with_fact(facts::ROLE, if node.is_primary() { "primary" } else { "replica" })
     .with_findings(probe.findings)
-    .with_findings(counted(&summary));
+    .with_findings(counted(&summary))
+    .with_findings(format_of(&summary));
     snapshot = content(snapshot, &summary);
     if let Some(position) = &position {
         let position = facts::position(position);
@@ -188,6 +192,12 @@ fn counted(summary: &Summary) -> Option<Finding> {
         "from byte {offset} on the snapshot was not counted: {what} is not known here; its checksum was compared over all of it"
     );
     Some(Finding::new(Severity::Warning, "not-counted", text))
+}
+
+/// Who else can load the file.
+fn format_of(summary: &Summary) -> Option<Finding> {
+    let text = "the snapshot is in the format that only valkey reads, from its version 9 on: there are hashes whose fields expire";
+    (summary.version.dialect == Dialect::Valkey).then(|| Finding::new(Severity::Note, "valkey-format", text))
 }
 
 /// The moment by which everything in the snapshot had been written. The file tells the second in which it was begun.

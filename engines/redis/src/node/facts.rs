@@ -62,6 +62,8 @@ pub struct NodeFacts {
     pub memory: Option<u64>,
     /// Keys in all databases.
     pub keys: u64,
+    /// Hashes whose fields expire, as far as the server counts them (Valkey from 9 on).
+    pub field_expiry: u64,
 }
 
 impl NodeFacts {
@@ -92,7 +94,8 @@ impl NodeFacts {
             loading: info.is_set("loading"),
             cluster: info.is_set("cluster_enabled"),
             memory: info.number("used_memory_dataset").or_else(|| info.number("used_memory")),
-            keys: info.numbered("db").filter_map(|(_, value)| field(value, "keys")?.parse::<u64>().ok()).sum(),
+            keys: sum(info, "keys"),
+            field_expiry: sum(info, "keys_with_volatile_items"),
         })
     }
 
@@ -123,12 +126,24 @@ impl NodeFacts {
         self.product == Product::Valkey || self.line() >= (7, 0)
     }
 
+    /// The version that a replica has to be of to get everything, where that is not any.
+    #[must_use]
+    pub fn replica_version(&self) -> Option<&str> {
+        let own_format = self.product == Product::Valkey && self.line() >= (9, 0) && self.field_expiry > 0;
+        own_format.then_some(self.version.as_str())
+    }
+
     /// The version number as the first two numbers of it.
     #[must_use]
     pub fn line(&self) -> (u32, u32) {
         let mut numbers = self.version.split('.').map(|part| part.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
+}
+
+/// A field of all databases, added up.
+fn sum(info: &Info, name: &str) -> u64 {
+    info.numbered("db").filter_map(|(_, value)| field(value, name)?.parse::<u64>().ok()).sum()
 }
 
 /// The name of the history before the last failover. The server says the next byte, counted from one: up to there both names are good.
@@ -199,7 +214,11 @@ mod tests {
             "redis_version:7.2.4\nvalkey_version:8.1.8\nrole:slave\nmaster_link_status:down\nmaster_replid:{A}\nmaster_repl_offset:0"
         );
         let replica = NodeFacts::of(&Info::parse(&text)).unwrap();
-        assert_eq!((replica.product, replica.line()), (Product::Valkey, (8, 1)));
+        assert_eq!((replica.product, replica.line(), replica.replica_version()), (Product::Valkey, (8, 1), None));
         assert!(!replica.is_ready());
+        let text =
+            text.replace("8.1.8", "9.1.2") + "\ndb0:keys=3,expires=0,avg_ttl=0,keys_with_volatile_items=2\ndb1:keys=1";
+        let replica = NodeFacts::of(&Info::parse(&text)).unwrap();
+        assert_eq!((replica.field_expiry, replica.replica_version()), (2, Some("9.1.2")));
     }
 }

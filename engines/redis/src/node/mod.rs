@@ -32,8 +32,11 @@ pub(crate) struct Node {
 impl Node {
     /// Connects to one and asks who it is.
     pub(crate) async fn open(settings: &ClientSettings, endpoint: &Endpoint) -> Result<Self> {
+        let limit = settings.connect_timeout;
         let mut connection = Connection::open(settings, endpoint).await?;
-        let info = info(&mut connection).await?;
+        // One that hangs must not keep us from the others.
+        let asked = tokio::time::timeout(limit, info(&mut connection)).await;
+        let info = asked.map_err(|_| Error::Timeout { what: "a word about itself", after: limit })??;
         let facts = NodeFacts::of(&info)
             .ok_or_else(|| Error::Protocol(format!("{endpoint} does not say who it is and where its stream stands")))?;
         Ok(Self { connection, info, facts })

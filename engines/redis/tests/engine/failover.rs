@@ -6,7 +6,7 @@ use backup_testkit::redis::{RedisPersistence, contents};
 use backup_testkit::{Redis, RedisVersion, redis_versions_under_test, require_or_skip};
 
 use crate::capture::{Load, assert_complete};
-use crate::harness::{Capture, Vault, engine, finding, position, settings, work};
+use crate::harness::{Capture, Vault, engine, position, settings, work};
 
 /// How a capture reaches both nodes of a deployment.
 fn both(one: &Redis, two: &Redis) -> RedisSettings {
@@ -163,24 +163,30 @@ async fn a_server_that_came_back_from_its_file_goes_on_from_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_was_replaced_is_not_followed_any_more() {
-    let primary = require_or_skip!(Redis::builder(RedisVersion::Valkey91).start().await);
-    let mut replica = Redis::replica_of(&primary).await.unwrap();
+    let builder = Redis::builder(RedisVersion::Valkey91).persistence(RedisPersistence::AppendOnly);
+    let primary = require_or_skip!(builder.clone().start().await);
+    let mut replica = builder.replica_of(&primary).start().await.unwrap();
+    replica.wait_linked().await.unwrap();
     let vault = Vault::memory();
-    let backup = vault.backup(&engine(&primary)).await;
-    let capture = Capture::start(&vault, both(&primary, &replica));
+    vault.backup(&engine(&primary)).await;
     replica.promote().await.unwrap();
-    capture.stop().await;
+    replica.connect().await.unwrap().run("CONFIG REWRITE").await.unwrap();
     let capture = Capture::start(&vault, settings(&replica));
     replica.connect().await.unwrap().run("SET new 1").await.unwrap();
-    capture.reaches(&position(&replica).await).await;
+    let here = position(&replica).await;
+    capture.reaches(&here).await;
     capture.stop().await;
     // The old one goes on by itself, and the new one is away.
     primary.connect().await.unwrap().run("SET old 1").await.unwrap();
     replica.kill9().await;
     let capture = Capture::start(&vault, both(&primary, &replica));
     capture.finds("log-interrupted").await;
+    let stored = vault.log().await.ledger();
+    assert!(stored.covered(&position(&primary).await.lineage).is_empty());
+    assert_eq!(stored.trunk(), Some(&here.lineage));
+    // It comes back with its data, but under another name.
     replica.start().await.unwrap();
-    assert!(finding(&backup.snapshot.findings, "log-hole").is_none());
     capture.finds("log-hole").await;
     capture.stop().await;
+    assert_eq!(vault.log().await.ledger().trunk(), Some(&position(&replica).await.lineage));
 }

@@ -62,7 +62,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, deed: Deed, count: A
         tokio::select! {
             read = client.read(&mut up) => {
                 let Ok(len @ 1..) = read else { return };
-                replica |= up[..len].windows(5).any(|word| word == b"PSYNC");
+                replica |= up[..len].starts_with(b"*3\r\n$5\r\nPSYNC");
                 if server.write_all(&up[..len]).await.is_err() {
                     return;
                 }
