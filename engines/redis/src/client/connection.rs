@@ -288,7 +288,7 @@ impl Pipeline {
         self.bytes.len()
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 

@@ -1,7 +1,7 @@
 //! The way back: what is refused whatever the way is, and which way it is.
 
 use backup_core::engine::{RestoreContext, Restored};
-use backup_core::{Error, Finding, Goal, Result, Severity};
+use backup_core::{Error, Finding, Result, Severity};
 
 use super::RedisEngine;
 use super::settings::Persistence;
@@ -16,9 +16,6 @@ pub(super) async fn assess(engine: &RedisEngine, cx: &RestoreContext) -> Result<
     }
     if !cx.selector().is_all() {
         findings.push(refused("selection", "a snapshot is one file: which keys are wanted is said by rules"));
-    }
-    if cx.log().is_some_and(|log| !log.path().is_empty()) && !matches!(cx.target().goal, Goal::Backup(_)) {
-        findings.push(refused("log", "a snapshot ends where its backup ends; name the backup itself"));
     }
     match way(engine) {
         None => findings.push(refused("no-data-directory", "no data directory says where the snapshot goes")),

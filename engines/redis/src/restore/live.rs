@@ -15,6 +15,7 @@ use super::feed::Feed;
 use super::primary::{Loaded, Primary};
 use super::settings::{LiveSettings, RestoreSettings};
 use super::stored::{Stored, Verified};
+use super::tail::Tail;
 use super::target::{self, Target};
 use super::users;
 use crate::client::{Connection, Secret};
@@ -73,11 +74,16 @@ pub(super) async fn restore(
     let work = cx.work();
     let mut connection = target::connect(&live.target).await?;
     Target::of(&mut connection).await?.judge(&verified.summary)?;
+    let tail = Tail::of(cx).await?;
     let token = live.authenticate.then(|| Secret::new(format!("{TOKEN}{}", hex(&work.env().random::<24>()))));
     let primary = Primary::listen(live.listen, token.clone(), hex(&work.env().random::<20>())).await?;
     let mut changed = Changed::default();
     let outcome = match changed.apply(&mut connection, token.as_ref()).await {
-        Ok(()) => serve(settings, live, stored, verified, &primary, &mut connection, work).await,
+        Ok(()) => {
+            let goods =
+                Goods { feed: Feed::new(stored, &settings.rules, settings.version), verified, tail: tail.as_ref() };
+            serve(live, goods, &primary, &mut connection, work).await
+        }
         Err(error) => Err(error.into()),
     };
     // Whatever happened: the server follows nobody, and is set as it was.
@@ -102,7 +108,7 @@ pub(super) async fn restore(
             return Err(error.context(format!("the server is left as a replica of nobody ({also})")));
         }
     }
-    let len = verified.summary.len;
+    let len = verified.summary.len + tail.as_ref().map_or(0, Tail::len);
     let mut extracted = Extracted::default();
     (extracted.entries, extracted.bytes, extracted.written_bytes) = (1, len, len);
     let mut restored = Restored::new(extracted);
@@ -110,28 +116,38 @@ pub(super) async fn restore(
     Ok(restored)
 }
 
+/// What the server is given.
+struct Goods<'a> {
+    feed: Feed<'a>,
+    verified: &'a Verified,
+    tail: Option<&'a Tail>,
+}
+
 /// Has the server follow us until it has everything.
 async fn serve(
-    settings: &RestoreSettings,
     live: &LiveSettings,
-    stored: &Stored,
-    verified: &Verified,
+    goods: Goods<'_>,
     primary: &Primary,
     connection: &mut Connection,
     work: &Work,
 ) -> CoreResult<Loaded> {
+    let Goods { feed, verified, tail } = goods;
     let len = verified.summary.len;
     work.started(Phase::Write, Some(len), Unit::Bytes);
     let port = primary.address()?.port().to_string();
     connection.call(&["REPLICAOF", &advertised(live), &port]).await?;
-    let loaded = work
-        .run(async {
-            let replica = primary.wait(live.patience, live.target.silence).await?;
-            replica.give(Feed::new(stored, &settings.rules, settings.version), len, work).await
-        })
-        .await?;
+    let given = async {
+        let replica = primary.wait(live.patience, live.target.silence).await?;
+        replica.give(feed, len, work).await
+    };
+    let mut loaded = work.run(given).await?;
     work.ended(Phase::Write);
     check_counts(connection, verified).await?;
+    if let Some(tail) = tail {
+        work.started(Phase::Replay, Some(tail.len()), Unit::Bytes);
+        work.run(loaded.follow(tail, work)).await?;
+        work.ended(Phase::Replay);
+    }
     Ok(loaded)
 }
 

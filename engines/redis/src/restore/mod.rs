@@ -19,6 +19,7 @@ mod primary;
 mod replay;
 mod settings;
 mod stored;
+mod tail;
 mod target;
 mod users;
 
@@ -27,12 +28,16 @@ use backup_core::{Finding, Result, Severity};
 
 pub use settings::{LiveSettings, ReplaySettings, RestoreSettings, Way};
 use stored::Stored;
+use tail::Tail;
 
 /// Says why a restore would be refused. Changes nothing.
 ///
 /// # Errors
 /// When the target cannot be looked at, or the backup cannot be read.
 pub async fn assess(settings: &RestoreSettings, cx: &RestoreContext) -> Result<Vec<Finding>> {
+    if let Some(finding) = judge_log(settings, cx) {
+        return Ok(vec![finding]);
+    }
     let stored = Stored::open(cx.source()).await?;
     match &settings.way {
         Way::Live(live) => live::assess(settings, live, &stored).await,
@@ -41,7 +46,18 @@ pub async fn assess(settings: &RestoreSettings, cx: &RestoreContext) -> Result<V
     }
 }
 
-/// Restores the snapshot of the context's source.
+/// A blocker when the target lies behind the snapshot and the way does not lead there.
+fn judge_log(settings: &RestoreSettings, cx: &RestoreContext) -> Option<Finding> {
+    let text = match settings.way {
+        _ if !Tail::is_wanted(cx) => return None,
+        Way::Live(_) if settings.rules.change_nothing() => return None,
+        Way::Live(_) => "what happened behind the snapshot cannot be changed on its way; name the backup itself",
+        Way::Files(_) | Way::Replay(_) => "a snapshot ends where its backup ends; name the backup itself",
+    };
+    Some(Finding::new(Severity::Blocker, "log", text))
+}
+
+/// Restores the snapshot of the context's source, and into a running server also what happened behind it.
 ///
 /// # Cancel safety
 /// A target of [`Way::Live`] has its old data or the new, whenever the future is dropped; it may be left as a replica of

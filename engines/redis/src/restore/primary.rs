@@ -10,10 +10,12 @@ use backup_core::engine::Work;
 use backup_core::observe::Phase;
 use backup_core::{Error as CoreError, Result as CoreResult};
 use bytes::{Buf as _, BytesMut};
+use futures::stream::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::feed::Feed;
+use super::tail::Tail;
 use crate::client::{Decoder, Reply, Secret};
 use crate::error::{Error, Result};
 
@@ -35,8 +37,24 @@ pub(super) struct Primary {
 
 /// A server that has loaded the snapshot. While this is kept it follows us.
 #[derive(Debug)]
-pub(super) struct Loaded {
-    _replica: Replica,
+pub(super) struct Loaded(Replica);
+
+impl Loaded {
+    /// Gives it what happened behind the snapshot, and waits until it has done all of it.
+    pub(super) async fn follow(&mut self, tail: &Tail, work: &Work) -> CoreResult<()> {
+        let mut pieces = tail.read();
+        let mut given = 0;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece?;
+            given += piece.len() as u64;
+            self.0.send(&piece).await?;
+            work.advanced(Phase::Replay, piece.len() as u64);
+        }
+        if given != tail.len() {
+            return Err(CoreError::internal(format!("a stream of {} bytes has become {given} bytes", tail.len())));
+        }
+        Ok(self.0.acknowledged(START + given).await?)
+    }
 }
 
 impl Primary {
@@ -135,7 +153,7 @@ impl Replica {
             return Err(CoreError::internal(format!("a snapshot of {len} bytes has become {given} bytes")));
         }
         self.acknowledged(START).await?;
-        Ok(Loaded { _replica: self })
+        Ok(Loaded(self))
     }
 
     /// Waits until the server has everything up to `offset`.
@@ -180,5 +198,51 @@ impl Replica {
         let sent = tokio::time::timeout(self.silence, self.stream.write_all(bytes)).await;
         sent.map_err(|_| Error::Timeout { what: "the server to take the snapshot", after: self.silence })?
             .map_err(|error| Error::Closed(format!("the server that is restored into: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(visitor: &mut TcpStream, request: &[u8]) -> String {
+        visitor.write_all(request).await.unwrap();
+        let mut answer = vec![0; 1024];
+        let len = visitor.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..len]).into_owned()
+    }
+
+    const PSYNC: &[u8] = b"*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n";
+
+    #[tokio::test]
+    async fn only_who_knows_the_password_gets_the_data() {
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let token = Secret::new("right");
+        let primary = Primary::listen(here, Some(token), "f".repeat(40)).await.unwrap();
+        let address = primary.address().unwrap();
+        let minute = Duration::from_secs(60);
+        let waiting = tokio::spawn(async move { primary.wait(minute, minute).await });
+
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut stranger, b"*1\r\n$4\r\nPING\r\n").await.starts_with("-NOAUTH"));
+        let wrong = ask(&mut stranger, b"*2\r\n$4\r\nAUTH\r\n$5\r\nwrong\r\n").await;
+        assert!(wrong.starts_with("-WRONGPASS"), "{wrong}");
+        assert_eq!(ask(&mut stranger, PSYNC).await, "", "the connection is closed");
+        assert!(!waiting.is_finished());
+
+        let mut server = TcpStream::connect(address).await.unwrap();
+        assert_eq!(ask(&mut server, b"*2\r\n$4\r\nAUTH\r\n$5\r\nright\r\n").await, "+OK\r\n");
+        assert_eq!(ask(&mut server, b"*1\r\n$4\r\nPING\r\n").await, "+PONG\r\n");
+        let capa = b"*3\r\n$8\r\nREPLCONF\r\n$4\r\ncapa\r\n$3\r\neof\r\n";
+        assert_eq!(ask(&mut server, capa).await, "+OK\r\n");
+        assert_eq!(ask(&mut server, PSYNC).await, format!("+FULLRESYNC {} 1\r\n", "f".repeat(40)));
+        waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_without_end() {
+        let primary = Primary::listen(IpAddr::from([127, 0, 0, 1]), None, String::new()).await.unwrap();
+        let error = primary.wait(Duration::from_secs(60), Duration::from_secs(60)).await.unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
     }
 }

@@ -2,23 +2,26 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::catalog::BackupRecord;
 use backup_core::engine::{
-    BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, RestoreContext, Restored, Work,
+    BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, LogOptions, RestoreContext, Restored, Work,
 };
 use backup_core::entry::{EntryMeta, EntryPath, Selector};
 use backup_core::env::Env;
 use backup_core::repository::{MemoryRepository, Repository};
 use backup_core::run::{self, BackupOptions};
 use backup_core::{
-    BackupEngine, BackupSinkExt as _, Consistency, Finding, RecoveryTarget, Result, ServiceId, Snapshot,
+    BackupEngine, BackupSinkExt as _, Consistency, Finding, Lineage, RecoveryTarget, Result, ServiceId, Snapshot,
 };
 use backup_redis::client::ClientSettings;
 use backup_redis::{RedisEngine, RedisSettings, RestoreSettings};
 use backup_testkit::Redis;
 use backup_testkit::redis::RedisClient;
+use backup_testkit::wait::Deadline;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) fn work() -> Work {
     Work::new(Env::system())
@@ -54,6 +57,38 @@ impl Vault {
     /// Stores `bytes` as if they were the snapshot of a server.
     pub(crate) async fn keep(&self, bytes: Vec<u8>) -> BackupRecord {
         run::backup(self.0.as_ref(), &Fixed(bytes), BackupOptions::default(), &work()).await.unwrap()
+    }
+
+    /// Restores the newest backup and what was captured behind it, up to `goal`.
+    pub(crate) async fn recover(&self, goal: RecoveryTarget, settings: RestoreSettings) -> Result<Restored> {
+        let engine = RedisEngine::new(RedisSettings::default()).unwrap().with_restore(settings);
+        let plan = run::plan_restore(self.0.as_ref(), &engine, goal, Selector::all(), &work()).await?;
+        run::restore(&engine, &plan, &work()).await
+    }
+
+    /// Captures the stream of `server` while `writing` goes on, and then up to where the stream stands.
+    pub(crate) async fn capture(&self, server: &Redis, writing: impl Future<Output = ()>) {
+        let cancel = CancellationToken::new();
+        let (repository, engine) = (Arc::clone(&self.0), RedisEngine::new(settings(server)).unwrap());
+        let work = work().with_cancel(cancel.clone());
+        let task = tokio::spawn(async move {
+            let options = LogOptions::default().flush_after(Duration::from_millis(20));
+            run::capture(repository.as_ref(), &engine, options, &work).await.map(drop)
+        });
+        writing.await;
+        let end = offset(server).await;
+        let lineage = Lineage::new(server.info("replication", "master_replid").await.unwrap().unwrap());
+        let deadline = Deadline::after(Duration::from_secs(60));
+        loop {
+            let ledger = self.0.log().await.unwrap().ledger();
+            if ledger.covered(&lineage).as_slice().last().is_some_and(|range| range.end >= end) {
+                break;
+            }
+            assert!(!task.is_finished() && !deadline.passed(), "the capture does not come to {end}");
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+        task.await.unwrap().unwrap();
     }
 
     pub(crate) async fn restore(&self, backup: &BackupRecord, settings: RestoreSettings) -> Result<Restored> {
@@ -105,6 +140,11 @@ impl BackupEngine for Fixed {
     async fn check(&self, _cx: &CheckContext) -> Result<CheckReport> {
         Ok(CheckReport::default())
     }
+}
+
+/// Where the stream of `server` stands.
+pub(crate) async fn offset(server: &Redis) -> u64 {
+    server.info("replication", "master_repl_offset").await.unwrap().unwrap().parse().unwrap()
 }
 
 pub(crate) async fn run(client: &mut RedisClient, line: &str) -> String {

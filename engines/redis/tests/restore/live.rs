@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use backup_core::ErrorKind;
+use backup_core::{ErrorKind, Goal, RecoveryTarget};
 use backup_redis::RestoreSettings;
 use backup_redis::rdb::sample::SampleFile;
 use backup_redis::rdb::{ExpiryRule, KeyFilter, RdbVersion, Rules};
 use backup_testkit::redis::{contents, every_type};
 use backup_testkit::{Redis, RedisVersion, redis_versions_under_test, require_or_skip};
 
-use crate::harness::{Vault, big, client, digest, run};
+use crate::harness::{Vault, big, client, digest, offset, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_comes_back_into_a_running_server() {
@@ -17,7 +17,7 @@ async fn every_type_comes_back_into_a_running_server() {
         let source = require_or_skip!(Redis::builder(version).start().await);
         every_type(&source).await.unwrap();
         let mut there = source.connect().await.unwrap();
-        if matches!(version, RedisVersion::Redis72 | RedisVersion::Valkey91) {
+        if version == RedisVersion::Valkey91 {
             big(&mut there, "big", 65 << 20).await;
         }
         run(&mut there, "ACL SETUSER carol on >secret ~many:* +get").await;
@@ -104,6 +104,44 @@ async fn a_restore_that_dies_leaves_the_old_or_the_new() {
     assert_eq!(digest(&target).await, new);
     assert_eq!(target.info("replication", "role").await.unwrap().as_deref(), Some("master"));
     assert_eq!(run(&mut here, "CONFIG GET masterauth").await, "masterauth\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_server_goes_to_any_place_of_the_log() {
+    for version in redis_versions_under_test() {
+        let source = require_or_skip!(Redis::builder(version).start().await);
+        let mut there = source.connect().await.unwrap();
+        run(&mut there, "SELECT 3").await;
+        run(&mut there, "SET number 0").await;
+        let vault = Vault::memory();
+        vault.backup(&source).await;
+        let mut steps = Vec::new();
+        let writing = async {
+            for number in 1..=6 {
+                let lines = format!("MULTI\nSET number {number}\nSELECT 5\nSADD numbers {number}\nSELECT 3\nEXEC");
+                let commands: Vec<Vec<&str>> = lines.lines().map(|line| line.split(' ').collect()).collect();
+                there.send(&commands).await.unwrap();
+                steps.push(offset(&source).await);
+            }
+        };
+        vault.capture(&source, writing).await;
+        let target = Redis::builder(version).start().await.unwrap();
+        let mut here = target.connect().await.unwrap();
+        let way = RestoreSettings::live(client(&target));
+        for (number, offset) in [(2, steps[1]), (4, steps[4] - 1)] {
+            let goal = RecoveryTarget::new(Goal::Position(offset.to_string()));
+            vault.recover(goal, way.clone()).await.unwrap();
+            run(&mut here, "SELECT 3").await;
+            assert_eq!(run(&mut here, "GET number").await, number.to_string(), "{version}");
+            run(&mut here, "SELECT 5").await;
+            assert_eq!(run(&mut here, "SCARD numbers").await, number.to_string(), "{version}");
+        }
+        vault.recover(RecoveryTarget::latest(), way.clone()).await.unwrap();
+        assert_eq!(digest(&target).await, digest(&source).await, "{version}");
+        let changed = way.rules(Rules::default().expiry(ExpiryRule::Never));
+        let refused = vault.recover(RecoveryTarget::latest(), changed).await.unwrap_err();
+        assert!(refused.to_string().contains("cannot be changed on its way"), "{refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
