@@ -25,9 +25,12 @@ fn count(file: &[u8], piece: usize) -> Summary {
     counter.finish().unwrap()
 }
 
-/// Keys by name: database, kind, type, expiry.
+/// A key: database, kind, type, expiry.
+type Key = (u64, Kind, u8, Option<i64>);
+
+/// Keys by name.
 #[derive(Debug, Default)]
-struct Keys(BTreeMap<String, (u64, Kind, u8, Option<i64>)>);
+struct Keys(BTreeMap<String, Key>);
 
 impl Visitor for Keys {
     fn key(&mut self, head: &KeyHead<'_>) -> Result<()> {
@@ -105,9 +108,8 @@ fn expiries_go_from_all_of_them() {
         assert_eq!(summary.keys(), count(file, 7).keys(), "{version}");
         let later = keys(&rewrite(file, Rules::default().expiry(ExpiryRule::Shift(1000)))).0;
         assert_eq!(later["expires"].3, Some(FAR + 1000), "{version}");
-        let fields = |keys: &BTreeMap<String, (u64, Kind, u8, Option<i64>)>| {
-            keys.values().filter(|key| ValueType(key.2).has_field_expiry()).count()
-        };
+        let fields =
+            |keys: &BTreeMap<String, Key>| keys.values().filter(|key| ValueType(key.2).has_field_expiry()).count();
         assert_eq!(fields(&later), fields(&keys(file).0), "{version}");
         let unchanged = keys(&rewrite(file, Rules::default())).0;
         assert_eq!(unchanged, keys(file).0, "{version}");
