@@ -38,7 +38,7 @@ pub(super) async fn replica(cx: &BackupContext, connection: Connection) -> Resul
     tracing::info!(id = %position.id, offset = position.offset, "the server sends a snapshot");
     let verdict = Verdict::default();
     store(cx, pieces(link, framing, &verdict)).await?;
-    let summary = judged(verdict)?;
+    let summary = judged(&verdict)?;
     if let Some((id, offset)) = summary.replication()
         && (id.to_ascii_lowercase() != position.id || offset != position.offset)
     {
@@ -56,10 +56,10 @@ pub(super) async fn replica(cx: &BackupContext, connection: Connection) -> Resul
 /// # Errors
 /// As [`replica`].
 pub(super) async fn file(cx: &BackupContext, file: File) -> Result<Received> {
-    let len = file.metadata().map_err(unreadable)?.len();
+    let len = file.metadata().map_err(|error| unreadable(&error))?.len();
     let verdict = Verdict::default();
     store(cx, chunks(file, len, &verdict)).await?;
-    let summary = judged(verdict)?;
+    let summary = judged(&verdict)?;
     let position = summary
         .replication()
         .and_then(|(id, offset)| Some(StreamPosition::new(crate::client::identifier(id)?, offset)));
@@ -74,54 +74,67 @@ async fn store(cx: &BackupContext, body: BoxStream<'_, Result<Bytes>>) -> Result
 /// What was found at the end of a stream that somebody else reads.
 type Verdict = Arc<Mutex<Option<Summary>>>;
 
-fn judged(verdict: Verdict) -> Result<Summary> {
+fn judged(verdict: &Verdict) -> Result<Summary> {
     let summary = verdict.lock().take();
     summary.ok_or_else(|| backup_core::Error::internal("a snapshot was stored without being read to its end"))
 }
 
-/// Something that gives the bytes of a snapshot, what was seen of them, and where the verdict goes. None behind the end.
-type Reading<S> = Option<(S, Body, Verdict)>;
+/// Something that gives the bytes of a snapshot, and who watches them. None behind the end.
+type Reading<S> = Option<(S, Watch)>;
+
+/// What was seen of a snapshot, and where the verdict goes.
+struct Watch {
+    body: Body,
+    verdict: Verdict,
+}
 
 /// The bytes of a snapshot that comes by replication. The stream ends only behind a sound one.
 fn pieces<'a>(link: Link, framing: Framing, verdict: &Verdict) -> BoxStream<'a, Result<Bytes>> {
     async fn next(reading: Reading<Link>) -> Result<Option<(Vec<Bytes>, Reading<Link>)>> {
-        let Some((mut link, body, verdict)) = reading else { return Ok(None) };
+        let Some((mut link, watch)) = reading else { return Ok(None) };
         let bytes = link.bytes().await?;
-        let (pieces, rest) = judge(bytes, body, verdict)?;
-        Ok(Some((pieces, rest.map(|(body, verdict)| (link, body, verdict)))))
+        let (pieces, rest) = watch.take(bytes)?;
+        Ok(Some((pieces, rest.map(|watch| (link, watch)))))
     }
-    stream::try_unfold(Some((link, Body::new(framing), Arc::clone(verdict))), next).map_ok(whole).try_flatten().boxed()
+    stream::try_unfold(Some((link, Watch::new(framing, verdict))), next).map_ok(whole).try_flatten().boxed()
 }
 
 /// The bytes of a file. The stream ends only behind a sound one.
 fn chunks<'a>(file: File, len: u64, verdict: &Verdict) -> BoxStream<'a, Result<Bytes>> {
     async fn next(reading: Reading<File>) -> Result<Option<(Vec<Bytes>, Reading<File>)>> {
-        let Some((file, body, verdict)) = reading else { return Ok(None) };
+        let Some((file, watch)) = reading else { return Ok(None) };
         let read = tokio::task::spawn_blocking(move || read(file)).await;
-        let (file, bytes) =
-            read.map_err(|error| backup_core::Error::internal(error.to_string()))?.map_err(unreadable)?;
-        let (pieces, rest) = judge(bytes, body, verdict)?;
-        Ok(Some((pieces, rest.map(|(body, verdict)| (file, body, verdict)))))
+        let (file, bytes) = read
+            .map_err(|error| backup_core::Error::internal(error.to_string()))?
+            .map_err(|error| unreadable(&error))?;
+        let (pieces, rest) = watch.take(bytes)?;
+        Ok(Some((pieces, rest.map(|watch| (file, watch)))))
     }
     let framing = Framing::Length(len);
-    stream::try_unfold(Some((file, Body::new(framing), Arc::clone(verdict))), next).map_ok(whole).try_flatten().boxed()
+    stream::try_unfold(Some((file, Watch::new(framing, verdict))), next).map_ok(whole).try_flatten().boxed()
 }
 
 fn whole(pieces: Vec<Bytes>) -> impl Stream<Item = Result<Bytes>> {
     stream::iter(pieces.into_iter().filter(|piece| !piece.is_empty()).map(Ok))
 }
 
-/// Takes the next bytes, none at the end. What is given back goes on.
-fn judge(bytes: Bytes, mut body: Body, verdict: Verdict) -> Result<(Vec<Bytes>, Option<(Body, Verdict)>)> {
-    let ended = bytes.is_empty();
-    let taken = body.push(bytes)?;
-    if !ended && taken.rest.is_none() {
-        return Ok((taken.data, Some((body, verdict))));
+impl Watch {
+    fn new(framing: Framing, verdict: &Verdict) -> Self {
+        Self { body: Body::new(framing), verdict: Arc::clone(verdict) }
     }
-    let summary = body.finish()?;
-    sound(&summary)?;
-    *verdict.lock() = Some(summary);
-    Ok((taken.data, None))
+
+    /// Takes the next bytes, none at the end. Who is given back goes on watching.
+    fn take(mut self, bytes: Bytes) -> Result<(Vec<Bytes>, Option<Self>)> {
+        let ended = bytes.is_empty();
+        let taken = self.body.push(bytes)?;
+        if !ended && taken.rest.is_none() {
+            return Ok((taken.data, Some(self)));
+        }
+        let summary = self.body.finish()?;
+        sound(&summary)?;
+        *self.verdict.lock() = Some(summary);
+        Ok((taken.data, None))
+    }
 }
 
 fn read(mut file: File) -> std::io::Result<(File, Bytes)> {
@@ -131,7 +144,7 @@ fn read(mut file: File) -> std::io::Result<(File, Bytes)> {
     Ok((file, bytes.into()))
 }
 
-fn unreadable(error: std::io::Error) -> backup_core::Error {
+fn unreadable(error: &std::io::Error) -> backup_core::Error {
     backup_core::Error::new(ErrorKind::Environment, format!("the server's file cannot be read: {error}"))
 }
 

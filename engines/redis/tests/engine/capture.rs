@@ -1,7 +1,7 @@
 //! The stream captured: nothing missing, nothing twice, nothing half done, whatever happens to who captures.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use backup_core::run;
 use backup_redis::engine::facts;
@@ -16,14 +16,16 @@ use crate::harness::{Capture, Vault, engine, fact, position, replay, settings, w
 /// Writes of every kind that behaves in a special way in the stream, until it is told to stop.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<u64>,
+    rounds: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Load {
     pub(crate) async fn start(server: &Redis) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut client = server.connect().await.unwrap();
-        let end = Arc::clone(&stop);
+        let rounds = Arc::new(AtomicU64::new(0));
+        let (end, done) = (Arc::clone(&stop), Arc::clone(&rounds));
         let task = tokio::spawn(async move {
             let mut round = 0_u64;
             while !end.load(Ordering::Relaxed) {
@@ -35,7 +37,7 @@ impl Load {
                     format!("INCRBY sum {round}"),
                     "MULTI".to_owned(),
                     format!("RPUSH list {round}"),
-                    format!("LTRIM list -100 -1"),
+                    "LTRIM list -100 -1".to_owned(),
                     "EXEC".to_owned(),
                     format!("SET brief:{round} x EX 100000"),
                     format!(
@@ -50,16 +52,24 @@ impl Load {
                 if client.send(&commands).await.is_err() {
                     break;
                 }
+                done.store(round, Ordering::Relaxed);
             }
-            round
         });
-        Self { stop, task }
+        Self { stop, rounds, task }
     }
 
-    /// How many rounds were begun.
-    pub(crate) async fn end(self) -> u64 {
+    /// Waits until some more rounds are done.
+    pub(crate) async fn more(&self) {
+        let wanted = self.rounds.load(Ordering::Relaxed) + 5;
+        while self.rounds.load(Ordering::Relaxed) < wanted {
+            assert!(!self.task.is_finished(), "the load has ended");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) async fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap()
+        self.task.await.unwrap();
     }
 }
 
@@ -83,12 +93,14 @@ async fn the_stream_goes_on_from_the_backup_and_over_every_end_of_the_capture() 
         let mut found = Vec::new();
         for _ in 0..4 {
             let capture = Capture::start(&vault, settings(&server));
+            load.more().await;
             capture.reaches(&position(&server).await).await;
             found.push(Arc::clone(&capture.found));
             capture.abort().await;
         }
         let capture = Capture::start(&vault, settings(&server));
-        assert!(load.end().await > 3);
+        load.more().await;
+        load.end().await;
         capture.reaches(&position(&server).await).await;
         found.push(Arc::clone(&capture.found));
         capture.stop().await;
@@ -227,6 +239,7 @@ async fn the_stream_of_a_replica_is_that_of_its_primary() {
     let backup = vault.backup(&backup_redis::RedisEngine::new(wish.clone()).unwrap()).await;
     let capture = Capture::start(&vault, wish);
     let load = Load::start(&primary).await;
+    load.more().await;
     capture.reaches(&position(&primary).await).await;
     load.end().await;
     capture.reaches(&position(&primary).await).await;

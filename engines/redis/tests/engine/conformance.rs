@@ -33,7 +33,7 @@ impl EngineHarness for Harness {
 
     async fn mutate(&self, step: u32) {
         let mut client = self.0.connect().await.unwrap();
-        let commands: Vec<_> = (0..2000)
+        let commands: Vec<_> = (0..300)
             .map(|n| ["SET".to_owned(), format!("{step}:{n}"), format!("{n:0>100}")])
             .chain([["RPUSH".to_owned(), "steps".to_owned(), step.to_string()]])
             .collect();

@@ -25,11 +25,13 @@ async fn the_log_goes_on_after_a_failover() {
         let backup = vault.backup(&engine(&primary)).await;
         let capture = Capture::start(&vault, both(&primary, &replica));
         let load = Load::start(&primary).await;
+        load.more().await;
         capture.reaches(&position(&primary).await).await;
         primary.kill9().await;
         load.end().await;
         replica.promote().await.unwrap();
         let load = Load::start(&replica).await;
+        load.more().await;
         capture.reaches(&position(&replica).await).await;
         load.end().await;
         capture.reaches(&position(&replica).await).await;

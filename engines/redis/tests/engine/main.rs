@@ -1,5 +1,7 @@
 //! The engine on real servers.
 
+#![allow(clippy::unwrap_used)]
+
 mod capture;
 mod conformance;
 mod failover;

@@ -143,6 +143,7 @@ async fn strangers_are_told_apart() {
 
     // A log of one deployment does not go into that of another.
     let capture = Capture::start(&vault, url(":right@").identity("one"));
+    capture.finds("log-begins").await;
     server.connect().await.unwrap().run("SET a 1").await.unwrap();
     capture.reaches(&position(&server).await).await;
     capture.stop().await;

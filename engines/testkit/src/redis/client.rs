@@ -23,7 +23,7 @@ pub enum Reply {
     /// Nothing.
     Nil,
     /// Several answers.
-    Array(Vec<Reply>),
+    Array(Vec<Self>),
 }
 
 impl Reply {
@@ -50,7 +50,7 @@ impl Reply {
 
     /// The items of an array; none for anything else.
     #[must_use]
-    pub fn items(&self) -> &[Reply] {
+    pub fn items(&self) -> &[Self] {
         match self {
             Self::Array(items) => items,
             _ => &[],

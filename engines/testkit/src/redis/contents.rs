@@ -55,10 +55,9 @@ pub async fn contents(server: &Redis) -> Result<Contents> {
         loop {
             let page = client.call(&["SCAN", &cursor, "COUNT", BATCH]).await?;
             let [next, keys] = page.items() else { break };
-            for key in keys.items().iter().filter_map(Reply::bytes) {
-                let item = item(&mut client, server, key).await?;
-                all.keys.insert((database, key.to_vec()), item);
-            }
+            let keys: Vec<_> = keys.items().iter().filter_map(Reply::bytes).map(<[u8]>::to_vec).collect();
+            let items = items(&mut client, server, &keys).await?;
+            all.keys.extend(keys.into_iter().map(|key| (database, key)).zip(items));
             cursor = next.text();
             if cursor == "0" {
                 break;
@@ -68,38 +67,54 @@ pub async fn contents(server: &Redis) -> Result<Contents> {
     Ok(all)
 }
 
-async fn item(client: &mut RedisClient, server: &Redis, key: &[u8]) -> Result<Item> {
-    let kind = client.call(&[b"TYPE", key]).await?.text();
-    let expires = if server.version().since_7() {
-        client.call(&[b"PEXPIRETIME", key]).await?.number().filter(|at| *at >= 0)
-    } else {
-        client.call(&[b"PTTL", key]).await?.number().filter(|left| *left >= 0).map(|_| 0)
-    };
-    let mut hash = Sha256::new();
-    match kind.as_str() {
-        "string" => feed(&mut hash, &client.call(&[b"GET", key]).await?),
-        "list" => feed(&mut hash, &client.call(&[b"LRANGE".as_slice(), key, b"0", b"-1"]).await?),
-        "set" => feed_sorted(&mut hash, client.call(&[b"SMEMBERS", key]).await?.items(), 1),
-        "zset" => feed(&mut hash, &client.call(&[b"ZRANGE".as_slice(), key, b"0", b"-1", b"WITHSCORES"]).await?),
-        "hash" => {
-            feed_sorted(&mut hash, client.call(&[b"HGETALL", key]).await?.items(), 2);
-            if server.version().has_field_expiry() {
-                field_expiry(client, key, &mut hash).await?;
+/// Looks at all of `keys` with few questions, each about all of them.
+async fn items(client: &mut RedisClient, server: &Redis, keys: &[Vec<u8>]) -> Result<Vec<Item>> {
+    let each = |name: &str| -> Vec<_> { keys.iter().map(|key| words(&[name.as_bytes(), key])).collect() };
+    let kinds: Vec<_> = client.send(&each("TYPE")).await?.iter().map(Reply::text).collect();
+    let exact = server.version().since_7();
+    let times = client.send(&each(if exact { "PEXPIRETIME" } else { "PTTL" })).await?;
+    let questions: Vec<_> = kinds.iter().zip(keys).map(|(kind, key)| question(kind, key)).collect();
+    let values = client.send(&questions).await?;
+    let mut items = Vec::with_capacity(keys.len());
+    for (((key, kind), value), time) in keys.iter().zip(kinds).zip(values).zip(times) {
+        let mut hash = Sha256::new();
+        match kind.as_str() {
+            "set" => feed_sorted(&mut hash, value.items(), 1),
+            "hash" => {
+                feed_sorted(&mut hash, value.items(), 2);
+                if server.version().has_field_expiry() {
+                    field_expiry(client, key, &value, &mut hash).await?;
+                }
             }
+            "stream" => feed_stream(&mut hash, &value),
+            _ => feed(&mut hash, &value),
         }
-        "stream" => {
-            let full = [b"XINFO".as_slice(), b"STREAM", key, b"FULL", b"COUNT", b"0"];
-            feed_stream(&mut hash, &client.call(&full).await?);
-        }
-        _ => feed(&mut hash, &client.call(&[b"DUMP", key]).await?),
+        let expires = time.number().filter(|at| *at >= 0).map(|at| if exact { at } else { 0 });
+        let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        items.push(Item { kind, expires, digest });
     }
-    let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Item { kind, expires, digest })
+    Ok(items)
 }
 
-async fn field_expiry(client: &mut RedisClient, key: &[u8], hash: &mut Sha256) -> Result<()> {
-    let fields = client.call(&[b"HKEYS", key]).await?;
-    let mut fields: Vec<_> = fields.items().iter().filter_map(Reply::bytes).map(<[u8]>::to_vec).collect();
+fn words(words: &[&[u8]]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.to_vec()).collect()
+}
+
+/// The command that shows what is in a key of this type.
+fn question(kind: &str, key: &[u8]) -> Vec<Vec<u8>> {
+    match kind {
+        "string" => words(&[b"GET", key]),
+        "list" => words(&[b"LRANGE", key, b"0", b"-1"]),
+        "set" => words(&[b"SMEMBERS", key]),
+        "zset" => words(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]),
+        "hash" => words(&[b"HGETALL", key]),
+        "stream" => words(&[b"XINFO", b"STREAM", key, b"FULL", b"COUNT", b"0"]),
+        _ => words(&[b"DUMP", key]),
+    }
+}
+
+async fn field_expiry(client: &mut RedisClient, key: &[u8], value: &Reply, hash: &mut Sha256) -> Result<()> {
+    let mut fields: Vec<_> = value.items().iter().step_by(2).filter_map(Reply::bytes).map(<[u8]>::to_vec).collect();
     fields.sort_unstable();
     let count = fields.len().to_string().into_bytes();
     let mut command = vec![b"HPEXPIRETIME".to_vec(), key.to_vec(), b"FIELDS".to_vec(), count];
