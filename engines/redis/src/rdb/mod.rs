@@ -27,6 +27,8 @@ mod crc64;
 mod expiry;
 mod filter;
 mod glob;
+#[cfg(test)]
+mod golden_tests;
 mod layout;
 mod length;
 mod listpack;

@@ -22,9 +22,12 @@ fn by(file: &[u8], rules: Rules) -> Result<Vec<u8>> {
     rewrite(file, Rewriter::new(rules), file.len()).map(|(out, _)| out)
 }
 
-/// Every key with its place, its expiry and its value, in the order of the file.
+/// A key with its database, name, expiry, type and value.
+type Key = (u64, String, Option<i64>, u8, Vec<u8>);
+
+/// Every key, in the order of the file.
 #[derive(Debug, Default, PartialEq)]
-struct Keys(Vec<(u64, String, Option<i64>, u8, Vec<u8>)>);
+struct Keys(Vec<Key>);
 
 impl Visitor for Keys {
     fn key(&mut self, head: &KeyHead<'_>) -> Result<()> {

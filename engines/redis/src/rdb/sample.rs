@@ -208,7 +208,7 @@ fn walk(layout: Layout, dice: &mut Dice, out: &mut Vec<u8>) {
             Op::Str | Op::Keep => dice.string(out),
             Op::Len => {
                 let bits = dice.below(64);
-                length::write(dice.next() >> bits, out);
+                length::write(dice.roll() >> bits, out);
             }
             Op::Fixed(width) => out.extend((0..*width).map(|_| dice.below(256) as u8)),
             Op::Text => match dice.below(4) {
@@ -244,7 +244,7 @@ pub struct Dice(pub u64);
 
 impl Dice {
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         // splitmix64
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -254,7 +254,7 @@ impl Dice {
 
     /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
+        self.roll() % limit.max(1)
     }
 
     /// Appends a string in any of its encodings.
@@ -278,7 +278,7 @@ impl Dice {
                     1 => self.below(300),
                     _ => self.below(20),
                 };
-                let byte = self.next();
+                let byte = self.roll();
                 length::write(len, out);
                 out.extend((0..len).map(|index| (byte >> (index % 8)) as u8));
             }

@@ -25,6 +25,8 @@ const LONGEST: usize = 64 << 10;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The offset at which our history begins.
 const START: u64 = 1;
+/// Asks for an acknowledgement at once; without it one comes every second. It is part of the stream.
+const ASK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
 
 /// Listens for the one server that is to come.
 #[derive(Debug)]
@@ -53,7 +55,8 @@ impl Loaded {
         if given != tail.len() {
             return Err(CoreError::internal(format!("a stream of {} bytes has become {given} bytes", tail.len())));
         }
-        Ok(self.0.acknowledged(START + given).await?)
+        self.0.offset += given;
+        Ok(self.0.acknowledged().await?)
     }
 }
 
@@ -93,7 +96,8 @@ impl Primary {
     /// Talks to a visitor until it asks for everything.
     async fn greet(&self, stream: TcpStream, silence: Duration) -> Result<Replica> {
         let _ = stream.set_nodelay(true);
-        let mut replica = Replica { stream, incoming: BytesMut::new(), decoder: Decoder::new(LONGEST), silence };
+        let mut replica =
+            Replica { stream, incoming: BytesMut::new(), decoder: Decoder::new(LONGEST), silence, offset: START };
         let mut known = self.token.is_none();
         loop {
             let request = replica.request().await?;
@@ -134,6 +138,8 @@ pub(super) struct Replica {
     incoming: BytesMut,
     decoder: Decoder,
     silence: Duration,
+    /// The end of what it was given.
+    offset: u64,
 }
 
 impl Replica {
@@ -152,12 +158,15 @@ impl Replica {
         if given < len {
             return Err(CoreError::internal(format!("a snapshot of {len} bytes has become {given} bytes")));
         }
-        self.acknowledged(START).await?;
+        self.acknowledged().await?;
         Ok(Loaded(self))
     }
 
-    /// Waits until the server has everything up to `offset`.
-    async fn acknowledged(&mut self, offset: u64) -> Result<()> {
+    /// Waits until the server has everything that it was given.
+    async fn acknowledged(&mut self) -> Result<()> {
+        let goal = self.offset;
+        self.send(ASK).await?;
+        self.offset += ASK.len() as u64;
         loop {
             let request = self.request().await?;
             let words: Vec<&[u8]> = request.items().iter().filter_map(Reply::bytes).collect();
@@ -168,7 +177,7 @@ impl Replica {
                 let text = String::from_utf8_lossy(number);
                 let reached: u64 =
                     text.parse().map_err(|_| Error::Protocol(format!("an acknowledgement of {text:?}")))?;
-                if reached >= offset {
+                if reached >= goal {
                     return Ok(());
                 }
             }

@@ -6,7 +6,7 @@ use backup_core::{ErrorKind, Goal, RecoveryTarget};
 use backup_redis::RestoreSettings;
 use backup_redis::rdb::sample::SampleFile;
 use backup_redis::rdb::{ExpiryRule, KeyFilter, RdbVersion, Rules};
-use backup_testkit::redis::{contents, every_type};
+use backup_testkit::redis::{RedisPersistence, contents, every_type};
 use backup_testkit::{Redis, RedisVersion, redis_versions_under_test, require_or_skip};
 
 use crate::harness::{Vault, big, client, digest, offset, run};
@@ -145,6 +145,22 @@ async fn a_running_server_goes_to_any_place_of_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_back_survives_a_restart() {
+    for persistence in [RedisPersistence::AppendOnly, RedisPersistence::Snapshots(3600)] {
+        let source = require_or_skip!(Redis::builder(RedisVersion::Redis72).start().await);
+        every_type(&source).await.unwrap();
+        let vault = Vault::memory();
+        let backup = vault.backup(&source).await;
+        let mut target = Redis::builder(RedisVersion::Redis72).persistence(persistence).start().await.unwrap();
+        run(&mut target.connect().await.unwrap(), "SET old data").await;
+        vault.restore(&backup, RestoreSettings::live(client(&target))).await.unwrap();
+        target.wait_info("persistence", "aof_rewrite_in_progress", |running| running == "0").await.unwrap();
+        target.restart().await.unwrap();
+        assert_eq!(digest(&target).await, digest(&source).await, "{persistence:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rules_are_kept_on_the_way() {
     let version = RedisVersion::Redis74;
     let source = require_or_skip!(Redis::builder(version).start().await);
@@ -174,6 +190,13 @@ async fn rules_are_kept_on_the_way() {
     assert_eq!(run(&mut here, "GET customer:2").await, "b");
     assert_eq!(run(&mut here, "PEXPIRETIME customer:1").await, "4102444860000");
     assert_eq!(run(&mut here, "HPEXPIRETIME customer:h FIELDS 1 f").await, "4102444860000");
+
+    // What has expired by then is loaded, and gone when the server is a primary again.
+    let long_ago = Rules::default().expiry(ExpiryRule::Shift(-4_000_000_000_000));
+    vault.restore(&backup, RestoreSettings::live(client(&target)).rules(long_ago)).await.unwrap();
+    run(&mut here, "SELECT 0").await;
+    assert_eq!(run(&mut here, "EXISTS user:1").await, "0");
+    assert_eq!(run(&mut here, "EXISTS user:2").await, "1");
 
     let never = Rules::default().expiry(ExpiryRule::Never);
     vault.restore(&backup, RestoreSettings::live(client(&target)).rules(never)).await.unwrap();

@@ -1,4 +1,5 @@
 //! The ways back, on real servers.
+#![allow(clippy::unwrap_used)]
 
 #![allow(clippy::unwrap_used)]
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use backup_core::{BackupEngine, Error, Result};
 use backup_redis::client::{TlsSettings, Trust};
 use backup_redis::node::Prefer;
-use backup_redis::{Method, RedisEngine, RedisSettings};
+use backup_redis::{Method, RedisEngine, RedisSettings, RestoreSettings};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
 use super::EngineKind;
@@ -139,6 +139,11 @@ impl EngineKind for Redis {
     }
 
     fn target(&self, into: &str, _matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
+        // A running server is named by its URL, which is nothing that a folder is called.
+        if into.contains("://") {
+            let live = RestoreSettings::live(RedisSettings::default().url(into).client()?);
+            return Ok(Box::new(RedisEngine::new(RedisSettings::default())?.with_restore(live)));
+        }
         Ok(Box::new(RedisEngine::new(RedisSettings::default().data_dir(into))?))
     }
 
