@@ -54,6 +54,14 @@ pub enum Error {
     /// A statement or connection failed.
     #[error("postgresql client: {}", sql_message(.0))]
     Sql(#[from] tokio_postgres::Error),
+    /// A command was answered with an error.
+    #[error("{command}: {said}")]
+    Redis {
+        /// The command's name.
+        command: String,
+        /// What the server said.
+        said: String,
+    },
 }
 
 impl Error {

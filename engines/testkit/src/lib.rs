@@ -34,21 +34,28 @@
 //! | `BACKUP_TESTKIT_USER` | the account that servers run as when the test runs as root; default `nobody` |
 //! | `BACKUP_TESTKIT_POSTGRES=15,17` | the versions that [`versions_under_test`] lists |
 //! | `BACKUP_TESTKIT_POSTGRES_17=/dir` | use that installation of PostgreSQL 17 (likewise 13 to 18) |
+//! | `BACKUP_TESTKIT_REDIS=redis-7.4,valkey-9.1` | the versions that [`redis_versions_under_test`] lists |
+//! | `BACKUP_TESTKIT_REDIS_7_4=/file` | use that program for Redis 7.4 (likewise `BACKUP_TESTKIT_VALKEY_9_1`) |
 //! | `BACKUP_TESTKIT_VERSITYGW=/file` | use that S3 gateway |
 //!
-//! Servers: [`Postgres`] 13 to 18 with standbys and existing directories, [`Versity`] for S3. Workloads and comparison
+//! Servers: [`Postgres`] 13 to 18 with standbys and existing directories, [`Redis`] 6.2 to 8.2 and Valkey 8.1 and 9.1 with
+//! replicas and [clusters](redis::RedisCluster), [`Versity`] for S3. Workloads and comparison
 //! of databases: [`pgbench`].
 
 mod cache;
+mod certificate;
 mod error;
 mod identity;
+mod offload;
 pub mod pgbench;
 mod postgres;
 mod process;
+pub mod redis;
 mod require;
 mod s3;
 mod scratch;
 pub mod wait;
+mod wheel;
 
 pub use cache::Cache;
 pub use error::{Error, Result};
@@ -56,6 +63,7 @@ pub use identity::{Identity, unprivileged};
 pub use postgres::{
     Auth, PgBinaries, PgVersion, Postgres, PostgresBuilder, ServerClock, StopMode, versions_under_test,
 };
+pub use redis::{Redis, RedisVersion, redis_versions_under_test};
 pub use require::{or_skip, required};
 pub use s3::Versity;
 pub use scratch::{scratch_dir, scratch_dir_in};

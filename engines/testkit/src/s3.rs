@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::cache::{Cache, make_readable};
 use crate::error::{Error, Result};
+use crate::offload::blocking;
 use crate::process::{ServerProcess, free_port, tail};
 use crate::scratch::scratch_dir;
 use crate::{unprivileged, wait};
@@ -59,13 +60,7 @@ impl Versity {
     /// # Cancel safety
     /// Dropping the future ends what was started; a build that has begun goes on in the background.
     pub async fn start() -> Result<Self> {
-        match tokio::task::spawn_blocking(Self::start_blocking).await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => Err(Error::invalid(format!("the runtime is shutting down: {error}"))),
-            },
-        }
+        blocking(Self::start_blocking).await
     }
 
     /// As [`start`](Self::start), for callers without an async runtime.

@@ -65,3 +65,10 @@ pub fn scratch_dir_in(base: &Path) -> Result<TempDir> {
         ))),
     }
 }
+
+/// Writes a file of a server, readable by nobody but the server.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(Error::io("write", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::io("chmod", path))?;
+    unprivileged().own(path)
+}

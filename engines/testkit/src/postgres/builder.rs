@@ -8,6 +8,7 @@ use super::server::Postgres;
 use super::version::PgVersion;
 use super::{binaries::PgBinaries, standby, template};
 use crate::error::{Error, Result};
+use crate::offload::blocking;
 use crate::scratch::{scratch_dir, scratch_dir_in};
 
 /// How clients prove who they are.
@@ -254,17 +255,6 @@ impl PostgresBuilder {
             Some(base) => scratch_dir_in(base),
             None => scratch_dir(),
         }
-    }
-}
-
-/// Runs file work and provisioning off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(Error::invalid(format!("the runtime is shutting down: {error}"))),
-        },
     }
 }
 

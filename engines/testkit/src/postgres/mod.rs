@@ -17,7 +17,6 @@ mod clock;
 mod server;
 mod standby;
 mod template;
-mod tls;
 mod version;
 
 pub use binaries::PgBinaries;

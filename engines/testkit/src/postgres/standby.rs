@@ -5,14 +5,16 @@
 
 use std::path::Path;
 
-use super::builder::{PostgresBuilder, blocking};
+use super::builder::PostgresBuilder;
 use super::server::Postgres;
 use super::template;
 use super::version::PgVersion;
 use crate::cache::copy_tree;
 use crate::error::{Error, Result};
 use crate::identity::unprivileged;
+use crate::offload::blocking;
 use crate::process::free_port;
+use crate::scratch::write_private;
 
 pub(super) async fn start(mut builder: PostgresBuilder, primary: &Postgres) -> Result<Postgres> {
     builder.version = primary.version();
@@ -38,8 +40,8 @@ pub(super) async fn start(mut builder: PostgresBuilder, primary: &Postgres) -> R
     let to = data.clone();
     blocking(move || copy_tree(&source, &to, unprivileged(), &left_out)).await?;
     let label: String = client.query_one(end, &[]).await?.try_get(0)?;
-    template::write(&data.join("backup_label"), &label)?;
-    template::write(&data.join("standby.signal"), "")?;
+    write_private(&data.join("backup_label"), &label)?;
+    write_private(&data.join("standby.signal"), "")?;
     let conninfo = format!(
         "host=127.0.0.1 port={} user={} password={} application_name={slot}",
         primary.port(),

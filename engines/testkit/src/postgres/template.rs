@@ -8,11 +8,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::binaries::PgBinaries;
 use super::builder::{Auth, PostgresBuilder};
-use super::tls;
 use super::version::PgVersion;
 use crate::cache::{Cache, copy_tree};
+use crate::certificate::Certificate;
 use crate::error::{Error, Result};
 use crate::identity::unprivileged;
+use crate::scratch::write_private as write;
 
 /// Fills `data` with a new cluster as `builder` wants it. Returns the authority's certificate when TLS is on.
 pub(super) fn create_cluster(builder: &PostgresBuilder, binaries: &PgBinaries, data: &Path) -> Result<Option<String>> {
@@ -93,13 +94,22 @@ fn configure(builder: &PostgresBuilder, data: &Path) -> Result<Option<String>> {
     }
     let ca = if builder.tls {
         conf.push_str("ssl = 'on'\n");
-        Some(tls::install(data)?)
+        Some(install_certificate(data)?)
     } else {
         None
     };
     append(&data.join("postgresql.conf"), &conf)?;
     write(&data.join("pg_hba.conf"), &hba(&builder.hba, builder.auth))?;
     Ok(ca)
+}
+
+/// Writes `server.crt` and `server.key` (the names that the server looks for by default) into `data` and returns the
+/// authority's certificate as PEM.
+fn install_certificate(data: &Path) -> Result<String> {
+    let made = Certificate::new()?;
+    write(&data.join("server.crt"), &made.certificate)?;
+    write(&data.join("server.key"), &made.key)?;
+    Ok(made.authority)
 }
 
 fn hba(first: &[String], auth: Auth) -> String {
@@ -121,14 +131,6 @@ pub(super) fn append(path: &Path, text: &str) -> Result<()> {
     let mut whole = fs::read_to_string(path).map_err(Error::io("read", path))?;
     whole.push_str(text);
     fs::write(path, whole).map_err(Error::io("write", path))
-}
-
-/// Writes a file of the cluster, readable by nobody but the server.
-pub(super) fn write(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, text).map_err(Error::io("write", path))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(Error::io("chmod", path))?;
-    unprivileged().own(path)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The registry of engines. An engine is one file here and one line in [`ENGINES`].
 
 mod postgres;
+mod redis;
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -9,7 +10,7 @@ use backup_core::{BackupEngine, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 /// Every engine that can be named on the command line.
-static ENGINES: &[&dyn EngineKind] = &[&postgres::Postgres];
+static ENGINES: &[&dyn EngineKind] = &[&postgres::Postgres, &redis::Redis];
 
 /// What the command line has to know of an engine: its options, and how they become a handle on a deployment.
 pub(crate) trait EngineKind: Debug + Send + Sync {

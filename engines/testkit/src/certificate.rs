@@ -1,28 +1,28 @@
-//! A throw-away certificate authority and a server certificate for loopback.
-
-use std::path::Path;
+//! A throw-away certificate authority and a certificate for loopback, for servers and for clients.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
-use super::template::write;
 use crate::error::{Error, Result};
 
-/// Writes `server.crt` and `server.key` (the names that the server looks for by default) into `data` and returns the
-/// authority's certificate as PEM.
-pub(super) fn install(data: &Path) -> Result<String> {
-    let made = make().map_err(|error| Error::invalid(format!("cannot make a certificate: {error}")))?;
-    write(&data.join("server.crt"), &made.certificate)?;
-    write(&data.join("server.key"), &made.key)?;
-    Ok(made.authority)
+/// What a server needs to offer TLS on loopback; all of it PEM.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificate {
+    /// The certificate of the authority that signed the other one.
+    pub(crate) authority: String,
+    /// The certificate for `localhost` and 127.0.0.1.
+    pub(crate) certificate: String,
+    /// Its private key.
+    pub(crate) key: String,
 }
 
-struct Made {
-    authority: String,
-    certificate: String,
-    key: String,
+impl Certificate {
+    /// A new authority and a certificate that it signed.
+    pub(crate) fn new() -> Result<Self> {
+        make().map_err(|error| Error::invalid(format!("cannot make a certificate: {error}")))
+    }
 }
 
-fn make() -> Result<Made, rcgen::Error> {
+fn make() -> Result<Certificate, rcgen::Error> {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -35,5 +35,5 @@ fn make() -> Result<Made, rcgen::Error> {
     leaf.distinguished_name.push(DnType::CommonName, "localhost");
     let key = KeyPair::generate()?;
     let certificate = leaf.signed_by(&key, &issuer)?.pem();
-    Ok(Made { authority: authority_pem, certificate, key: key.serialize_pem() })
+    Ok(Certificate { authority: authority_pem, certificate, key: key.serialize_pem() })
 }

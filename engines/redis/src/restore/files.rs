@@ -1,0 +1,179 @@
+//! The snapshot as the file that a server loads when it starts.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use backup_core::engine::{Extracted, RestoreContext, Restored};
+use backup_core::observe::{Phase, Unit};
+use backup_core::{Error, Finding, Result, Severity};
+
+use super::feed::Feed;
+use super::settings::RestoreSettings;
+use super::stored::{Stored, Verified};
+use super::users;
+use crate::engine::facts::{DUMP, USERS};
+
+/// What a server would load instead, or what would be overwritten.
+const IN_THE_WAY: [&str; 4] = [DUMP, "appendonlydir", "appendonly.aof", "users.acl"];
+/// The file until it is whole.
+const PARTIAL: &str = ".dump.rdb.partial";
+
+pub(super) async fn assess(dir: &Path) -> Result<Vec<Finding>> {
+    let dir = dir.to_owned();
+    blocking(move || {
+        let mut findings = Vec::new();
+        let mut block = |code, text: String| findings.push(Finding::new(Severity::Blocker, code, text));
+        if !dir.is_dir() {
+            // One that is not there is made.
+            if dir.symlink_metadata().is_ok() {
+                block("data-directory", format!("{} is not a directory", dir.display()));
+            }
+            return Ok(findings);
+        }
+        for name in IN_THE_WAY {
+            if dir.join(name).symlink_metadata().is_ok() {
+                block("data-directory-in-use", format!("{} has a {name} already", dir.display()));
+            }
+        }
+        if let Some(pid) = server_in(&dir) {
+            block("data-directory-in-use", format!("a server runs in {} (process {pid})", dir.display()));
+        }
+        Ok(findings)
+    })
+    .await
+}
+
+pub(super) async fn restore(
+    settings: &RestoreSettings,
+    dir: &Path,
+    stored: &Stored,
+    verified: &Verified,
+    cx: &RestoreContext,
+) -> Result<Restored> {
+    let work = cx.work();
+    let users = if settings.users { stored.record(USERS).await? } else { None };
+    if let Some(record) = &users {
+        users::parse(record)?;
+    }
+    work.started(Phase::Write, Some(verified.summary.len), Unit::Bytes);
+    let mut target = Partial { path: dir.join(PARTIAL), dir: dir.to_owned(), begun: false };
+    let mut file = target.create().await?;
+    let mut feed = Feed::new(stored, &settings.rules, settings.version);
+    let mut len = 0;
+    while let Some(piece) = feed.next().await? {
+        work.checkpoint()?;
+        let given = piece.len() as u64;
+        len += given;
+        file = blocking(move || {
+            file.write_all(&piece)?;
+            Ok(file)
+        })
+        .await
+        .map_err(|error| error.context("the snapshot cannot be written"))?;
+        work.advanced(Phase::Write, given);
+    }
+    work.ended(Phase::Write);
+    let mut extracted = Extracted::default();
+    (extracted.entries, extracted.bytes) = (1, len);
+    if let Some(record) = users {
+        // The lines of the record are the lines of such a file; a server reads it when its `aclfile` names it.
+        extracted.entries += 1;
+        extracted.bytes += record.len() as u64;
+        target.beside("users.acl", record.to_vec()).await?;
+    }
+    extracted.written_bytes = extracted.bytes;
+    target.finish(file).await?;
+    let mut restored = Restored::new(extracted);
+    restored.findings.clone_from(&verified.findings);
+    Ok(restored)
+}
+
+/// The file that is being written. It goes when it is not finished.
+#[derive(Debug)]
+struct Partial {
+    path: PathBuf,
+    dir: PathBuf,
+    /// Whether it is ours.
+    begun: bool,
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if self.begun {
+            // It is not there any more when it was finished.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Partial {
+    async fn create(&mut self) -> Result<File> {
+        let (path, dir) = (self.path.clone(), self.dir.clone());
+        blocking(move || {
+            fs::create_dir_all(&dir)?;
+            // Left behind by a restore that died.
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            create(&path, &dir)
+        })
+        .await
+        .inspect(|_| self.begun = true)
+    }
+
+    async fn beside(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+        let (path, dir) = (self.dir.join(name), self.dir.clone());
+        blocking(move || {
+            let mut file = create(&path, &dir)?;
+            file.write_all(&bytes)?;
+            file.sync_all()
+        })
+        .await
+    }
+
+    /// Makes the file durable, and then visible under its name, which must not have come into being meanwhile.
+    async fn finish(&self, file: File) -> Result<()> {
+        let (path, dir) = (self.path.clone(), self.dir.clone());
+        blocking(move || {
+            file.sync_all()?;
+            fs::hard_link(&path, dir.join(DUMP))?;
+            fs::remove_file(&path)?;
+            File::open(&dir)?.sync_all()
+        })
+        .await
+    }
+}
+
+/// A new file that whoever owns the directory owns, too: that is the server's account.
+fn create(path: &Path, dir: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let (wanted, has) = (fs::metadata(dir)?, file.metadata()?);
+    if (wanted.uid(), wanted.gid()) != (has.uid(), has.gid()) {
+        std::os::unix::fs::fchown(&file, Some(wanted.uid()), Some(wanted.gid()))?;
+    }
+    Ok(file)
+}
+
+/// The process of a server whose working directory this is, as servers have it. Only what the system lets us see.
+fn server_in(dir: &Path) -> Option<u32> {
+    let wanted = fs::metadata(dir).ok()?;
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        // The program may have any name, and stands in a folder of that name then.
+        let title = fs::read(entry.path().join("cmdline")).ok()?;
+        let place = fs::metadata(entry.path().join("cwd")).ok()?;
+        let title = String::from_utf8_lossy(&title).into_owned();
+        let is_server = ["redis", "valkey"].iter().any(|kind| title.contains(kind));
+        (is_server && (place.dev(), place.ino()) == (wanted.dev(), wanted.ino())).then_some(pid)
+    })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome.map_err(|error| Error::io("restoring files", error)),
+        Err(error) => Err(Error::internal(format!("a task of the restore ended by itself: {error}"))),
+    }
+}

@@ -1,0 +1,89 @@
+//! The ways back: into a running server, into files, or key by key.
+//!
+//! The rule of this room: nothing is touched before the whole snapshot has been read and parsed to its end once. A server
+//! that is fed a broken file ends itself, and may keep the file and end again at every start.
+//!
+//! - [`Way::Live`]: we act as the primary of a running server. It takes the whole dataset in one step, as it would from any
+//!   primary, keeps running, and becomes a primary of its own again. Until it has everything it keeps what it had.
+//! - [`Way::Files`]: the snapshot becomes `dump.rdb` in a directory that a server is then started on.
+//! - [`Way::Replay`]: every key becomes a `RESTORE` command: into a server that has other data, or into a cluster of any size.
+//!
+//! Every way takes [`Rules`](crate::rdb::Rules): which keys, under which names, and until when.
+
+mod commands;
+mod feed;
+mod files;
+mod live;
+mod nodes;
+mod primary;
+mod replay;
+mod settings;
+mod stored;
+mod tail;
+mod target;
+mod users;
+
+use backup_core::engine::{RestoreContext, Restored};
+use backup_core::{Finding, Result, Severity};
+
+pub use settings::{LiveSettings, ReplaySettings, RestoreSettings, Way};
+use stored::Stored;
+use tail::Tail;
+
+/// Says why a restore would be refused. Changes nothing.
+///
+/// # Errors
+/// When the target cannot be looked at, or the backup cannot be read.
+pub async fn assess(settings: &RestoreSettings, cx: &RestoreContext) -> Result<Vec<Finding>> {
+    if let Some(finding) = judge_log(settings, cx) {
+        return Ok(vec![finding]);
+    }
+    let stored = Stored::open(cx.source()).await?;
+    match &settings.way {
+        Way::Live(live) => live::assess(settings, live, &stored).await,
+        Way::Files(dir) => files::assess(dir).await,
+        Way::Replay(replay) => replay::assess(settings, replay, &stored).await,
+    }
+}
+
+/// A blocker when the target lies behind the snapshot and the way does not lead there.
+fn judge_log(settings: &RestoreSettings, cx: &RestoreContext) -> Option<Finding> {
+    let text = match settings.way {
+        _ if !Tail::is_wanted(cx) => return None,
+        Way::Live(_) if settings.rules.change_nothing() => return None,
+        Way::Live(_) => "what happened behind the snapshot cannot be changed on its way; name the backup itself",
+        Way::Files(_) | Way::Replay(_) => "a snapshot ends where its backup ends; name the backup itself",
+    };
+    Some(Finding::new(Severity::Blocker, "log", text))
+}
+
+/// Restores the snapshot of the context's source, and into a running server also what happened behind it.
+///
+/// # Cancel safety
+/// A target of [`Way::Live`] has its old data or the new, whenever the future is dropped; it may be left as a replica of
+/// nobody, which the same restore, or `REPLICAOF NO ONE`, ends. [`Way::Files`] leaves no `dump.rdb`. [`Way::Replay`] leaves
+/// the keys that were restored so far.
+///
+/// # Errors
+/// [`Damaged`](backup_core::ErrorKind::Damaged) when the stored snapshot is not what it must be: then nothing was touched.
+/// What [`assess`] blocks is refused.
+pub async fn restore(settings: &RestoreSettings, cx: &RestoreContext) -> Result<Restored> {
+    let findings = assess(settings, cx).await?;
+    if let Some(blocker) = findings.iter().find(|finding| finding.severity == Severity::Blocker) {
+        return Err(blocker.refusal("the restore"));
+    }
+    let stored = Stored::open(cx.source()).await?;
+    let mut restored = match &settings.way {
+        Way::Live(live) => {
+            let verified = stored.verify(&settings.rules, settings.version, cx.work()).await?;
+            live::restore(settings, live, &stored, &verified, cx).await?
+        }
+        Way::Files(dir) => {
+            let verified = stored.verify(&settings.rules, settings.version, cx.work()).await?;
+            files::restore(settings, dir, &stored, &verified, cx).await?
+        }
+        Way::Replay(replay) => replay::restore(settings, replay, &stored, cx).await?,
+    };
+    restored.findings.splice(0..0, findings);
+    Ok(restored)
+}

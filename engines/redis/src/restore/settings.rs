@@ -1,0 +1,174 @@
+//! What a restore is told.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::client::ClientSettings;
+use crate::rdb::{RdbVersion, Rules};
+
+/// How a backup comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Way {
+    /// Into a running server, as a whole.
+    Live(LiveSettings),
+    /// Into this directory, for a server that is started later.
+    Files(PathBuf),
+    /// Into running servers, key by key.
+    Replay(ReplaySettings),
+}
+
+/// What a restore is told. Data, not components.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestoreSettings {
+    /// How the backup comes back.
+    pub way: Way,
+    /// What changes on the way.
+    pub rules: Rules,
+    /// Whether users and their passwords come back, too. They do: a backup that comes back without them locks out whoever used it.
+    pub users: bool,
+    /// Write the snapshot in this version instead of the source's, for servers that do not read that.
+    pub version: Option<RdbVersion>,
+}
+
+impl RestoreSettings {
+    /// A restore by `way` that changes nothing.
+    #[must_use]
+    pub fn new(way: Way) -> Self {
+        Self { way, rules: Rules::default(), users: true, version: None }
+    }
+
+    /// A restore into a running server.
+    #[must_use]
+    pub fn live(target: ClientSettings) -> Self {
+        Self::new(Way::Live(LiveSettings::new(target)))
+    }
+
+    /// A restore into a directory.
+    #[must_use]
+    pub fn files(dir: impl Into<PathBuf>) -> Self {
+        Self::new(Way::Files(dir.into()))
+    }
+
+    /// A restore key by key.
+    #[must_use]
+    pub fn replay(target: ClientSettings) -> Self {
+        Self::new(Way::Replay(ReplaySettings::new(target)))
+    }
+
+    /// Sets what changes on the way.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Sets whether users come back.
+    #[must_use]
+    pub fn users(mut self, users: bool) -> Self {
+        self.users = users;
+        self
+    }
+
+    /// Writes the snapshot in another version.
+    #[must_use]
+    pub fn version(mut self, version: RdbVersion) -> Self {
+        self.version = Some(version);
+        self
+    }
+}
+
+/// How a running server is given a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveSettings {
+    /// The server, and who we are there. The user needs `REPLICAOF`, `CONFIG GET`, `CONFIG SET` and `INFO`.
+    pub target: ClientSettings,
+    /// Where we listen. Loopback: for a server elsewhere, an address that it reaches.
+    pub listen: IpAddr,
+    /// The name by which the server finds us, where it is another than the address we listen on.
+    pub advertise: Option<String>,
+    /// Whether the server must show a password made for this one restore. It must: whoever gets our port would get the data.
+    /// Without it `masterauth` and `masteruser` are left alone, for servers that let nobody set them.
+    pub authenticate: bool,
+    /// The server has to come for the snapshot within this time. One minute.
+    pub patience: Duration,
+}
+
+impl LiveSettings {
+    /// Settings for a server on this host; everything else as said at the fields.
+    #[must_use]
+    pub fn new(target: ClientSettings) -> Self {
+        Self {
+            target,
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            advertise: None,
+            authenticate: true,
+            patience: Duration::from_secs(60),
+        }
+    }
+
+    /// Sets where we listen.
+    #[must_use]
+    pub fn listen(mut self, address: IpAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// Sets the name by which the server finds us.
+    #[must_use]
+    pub fn advertise(mut self, host: impl Into<String>) -> Self {
+        self.advertise = Some(host.into());
+        self
+    }
+
+    /// Sets whether the server must show a password.
+    #[must_use]
+    pub fn authenticate(mut self, authenticate: bool) -> Self {
+        self.authenticate = authenticate;
+        self
+    }
+
+    /// Sets how long the server may take to come.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+/// How keys are restored one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplaySettings {
+    /// The server, or nodes of a cluster, and who we are there.
+    pub target: ClientSettings,
+    /// Whether keys that exist are replaced. They are not: the restore ends at the first one.
+    pub replace: bool,
+    /// Whether libraries of functions are loaded, too. They are, unless only some keys are wanted.
+    pub functions: Option<bool>,
+}
+
+impl ReplaySettings {
+    /// Settings for these servers; everything else as said at the fields.
+    #[must_use]
+    pub fn new(target: ClientSettings) -> Self {
+        Self { target, replace: false, functions: None }
+    }
+
+    /// Sets whether keys that exist are replaced.
+    #[must_use]
+    pub fn replace(mut self, replace: bool) -> Self {
+        self.replace = replace;
+        self
+    }
+
+    /// Sets whether functions are loaded.
+    #[must_use]
+    pub fn functions(mut self, functions: bool) -> Self {
+        self.functions = Some(functions);
+        self
+    }
+}

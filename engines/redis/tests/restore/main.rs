@@ -1,0 +1,7 @@
+//! The ways back, on real servers.
+#![allow(clippy::unwrap_used)]
+
+mod files;
+mod harness;
+mod live;
+mod replay;

@@ -1,0 +1,158 @@
+//! Redis and Valkey on the command line.
+
+use std::path::PathBuf;
+
+use backup_core::{BackupEngine, Error, Result};
+use backup_redis::client::{TlsSettings, Trust};
+use backup_redis::node::Prefer;
+use backup_redis::{Method, RedisEngine, RedisSettings, RestoreSettings};
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+
+use super::EngineKind;
+
+#[derive(Debug)]
+pub(super) struct Redis;
+
+/// Where the deployment is, and how it is talked to.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Redis options")]
+#[group(skip)]
+struct RedisPlace {
+    /// redis://[user:password@]host[:port][,host…], rediss:// with TLS, or unix:///path/of/socket; also read from REDIS_URL, which keeps
+    /// the password out of the list of processes
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// By what the deployment is known, whatever its address [default: the address]
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+    /// Which node is asked, where there are several
+    #[arg(long, value_enum, default_value_t = PreferArg::Primary)]
+    prefer: PreferArg,
+    /// PEM file of the roots that are trusted [default: those of the system, where that was built in]
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// PEM file of the certificate by which we prove who we are
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// How much the server's certificate is judged
+    #[arg(long, value_enum, default_value_t = TrustArg::Full)]
+    tls_trust: TrustArg,
+}
+
+/// The deployment that is read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Redis options")]
+#[group(skip)]
+struct RedisSource {
+    #[command(flatten)]
+    place: RedisPlace,
+    /// How data are read: as a replica, or from the file that the server saves [default: as a replica, where that is allowed]
+    #[arg(long, value_enum)]
+    method: Option<MethodArg>,
+    /// The server's data directory on this machine, for the file
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum MethodArg {
+    Replication,
+    File,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PreferArg {
+    Primary,
+    Replica,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TrustArg {
+    /// A trusted root issued it, for this very host
+    Full,
+    /// A trusted root issued it, for whomever
+    Issuer,
+    /// Not at all
+    Nobody,
+}
+
+impl RedisPlace {
+    fn settings(self) -> RedisSettings {
+        let mut tls = TlsSettings::default();
+        tls.roots = self.tls_ca;
+        tls.identity = self.tls_cert.zip(self.tls_key);
+        tls.trust = match self.tls_trust {
+            TrustArg::Full => Trust::Full,
+            TrustArg::Issuer => Trust::Issuer,
+            TrustArg::Nobody => Trust::Nobody,
+        };
+        let mut settings = RedisSettings::default();
+        settings.url = self.url.or_else(|| std::env::var("REDIS_URL").ok());
+        settings.identity = self.identity;
+        settings.tls = tls;
+        settings.prefer = match self.prefer {
+            PreferArg::Primary => Prefer::Primary,
+            PreferArg::Replica => Prefer::Replica,
+        };
+        settings
+    }
+}
+
+impl EngineKind for Redis {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn about(&self) -> &'static str {
+        "Redis 6.2 to 8 and Valkey: snapshots and the stream behind them, as a replica gets them"
+    }
+
+    fn source_options(&self, command: Command) -> Command {
+        RedisSource::augment_args(command)
+    }
+
+    fn target_options(&self, command: Command) -> Command {
+        command
+    }
+
+    fn stream_options(&self, command: Command) -> Command {
+        RedisPlace::augment_args(command)
+    }
+
+    fn stream(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
+        let place = RedisPlace::from_arg_matches(matches).map_err(misread)?;
+        Ok(Box::new(RedisEngine::new(place.settings())?))
+    }
+
+    fn source(&self, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
+        let args = RedisSource::from_arg_matches(matches).map_err(misread)?;
+        let mut settings = args.place.settings();
+        settings.method = args.method.map(|method| match method {
+            MethodArg::Replication => Method::Replication,
+            MethodArg::File => Method::File,
+        });
+        settings.data_dir = args.data_dir;
+        Ok(Box::new(RedisEngine::new(settings)?))
+    }
+
+    fn target(&self, into: &str, _matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
+        // A running server is named by its URL, which is nothing that a folder is called.
+        if into.contains("://") {
+            let live = RestoreSettings::live(RedisSettings::default().url(into).client()?);
+            return Ok(Box::new(RedisEngine::new(RedisSettings::default())?.with_restore(live)));
+        }
+        Ok(Box::new(RedisEngine::new(RedisSettings::default().data_dir(into))?))
+    }
+
+    fn checker(&self) -> Result<Box<dyn BackupEngine>> {
+        Ok(Box::new(RedisEngine::new(RedisSettings::default())?))
+    }
+}
+
+/// The matches are of the very command that was parsed with these options.
+fn misread(error: clap::Error) -> Error {
+    Error::internal("options of redis cannot be read back").with_source(error)
+}
