@@ -1,8 +1,6 @@
 //! The ways back, on real servers.
 #![allow(clippy::unwrap_used)]
 
-#![allow(clippy::unwrap_used)]
-
 mod files;
 mod harness;
 mod live;
