@@ -10,7 +10,7 @@ const REDIS: RdbVersion = RdbVersion::redis(12);
 
 fn rewrite(file: &[u8], rewriter: Rewriter, piece: usize) -> Result<(Vec<u8>, Rewritten)> {
     let (mut rewriter, mut out) = (rewriter, Vec::new());
-    for chunk in file.chunks(piece) {
+    for chunk in file.chunks(piece.max(1)) {
         rewriter.push(chunk, &mut out)?;
     }
     let rewritten = rewriter.finish(&mut out)?;
