@@ -28,6 +28,7 @@ pub struct RestoreSettings {
     /// What changes on the way.
     pub rules: Rules,
     /// Whether users and their passwords come back, too. They do: a backup that comes back without them locks out whoever used it.
+    /// Key by key they do not: what is restored beside other data finds users there.
     pub users: bool,
     /// Write the snapshot in this version instead of the source's, for servers that do not read that.
     pub version: Option<RdbVersion>,
@@ -37,7 +38,8 @@ impl RestoreSettings {
     /// A restore by `way` that changes nothing.
     #[must_use]
     pub fn new(way: Way) -> Self {
-        Self { way, rules: Rules::default(), users: true, version: None }
+        let users = !matches!(way, Way::Replay(_));
+        Self { way, rules: Rules::default(), users, version: None }
     }
 
     /// A restore into a running server.

@@ -57,7 +57,7 @@ async fn newer_data_come_back_into_older_servers_of_the_other_kind() {
     let backup = vault.backup(&source).await;
     let target = Redis::builder(RedisVersion::Redis72).start().await.unwrap();
     // A hash with expiring fields is nothing that it knows.
-    let way = RestoreSettings::replay(client(&target)).users(false);
+    let way = RestoreSettings::replay(client(&target));
     let error = vault.restore(&backup, way.clone()).await.unwrap_err();
     assert!(error.to_string().contains("takes no values of type 22"), "{error}");
     let mut here = target.connect().await.unwrap();
@@ -106,7 +106,7 @@ async fn a_cluster_comes_back_with_another_number_of_nodes() {
     for node in source.nodes() {
         let vault = Vault::memory();
         let backup = vault.backup(node).await;
-        let way = RestoreSettings::replay(client(&target.nodes()[0])).users(false);
+        let way = RestoreSettings::replay(client(&target.nodes()[0]));
         vault.restore(&backup, way).await.unwrap();
         wanted.extend(contents(node).await.unwrap().keys);
     }
