@@ -9,6 +9,7 @@ mod chart;
 mod figures;
 mod postgres;
 mod process;
+mod redis;
 mod wal;
 mod yardstick;
 
@@ -23,6 +24,17 @@ struct Arguments {
     bench: Bench,
 }
 
+/// What every benchmark takes.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Counted runs of each contender.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Where the results are written.
+    #[arg(long, default_value = "target/benches")]
+    out: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 enum Bench {
     /// A PostgreSQL data directory: full backup, unchanged incremental, restore, beside `zstd -1` over the same files.
@@ -30,36 +42,32 @@ enum Bench {
         /// Size of the database in MB.
         #[arg(long, default_value_t = 1024)]
         size: u64,
-        /// Counted runs of each contender.
-        #[arg(long, default_value_t = 3)]
-        runs: usize,
-        /// Where the results are written.
-        #[arg(long, default_value = "target/benches")]
-        out: PathBuf,
+        #[command(flatten)]
+        common: Common,
     },
     /// An increment of a PostgreSQL cluster after 1 % of its pages changed, by the log and by comparing.
     Changes {
         /// Size of the database in MB.
         #[arg(long, default_value_t = 2048)]
         size: u64,
-        /// Counted runs of each contender.
-        #[arg(long, default_value_t = 3)]
-        runs: usize,
-        /// Where the results are written.
-        #[arg(long, default_value = "target/benches")]
-        out: PathBuf,
+        #[command(flatten)]
+        common: Common,
     },
     /// PostgreSQL's log: catching up beside `pg_receivewal`, the lag under load, the time of a synchronous commit.
     Wal {
         /// Log to catch up with, in MB.
         #[arg(long, default_value_t = 1024)]
         size: u64,
-        /// Counted runs of each contender.
-        #[arg(long, default_value_t = 3)]
-        runs: usize,
-        /// Where the results are written.
-        #[arg(long, default_value = "target/benches")]
-        out: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A Redis dataset: a snapshot beside a dump through `zstd -1`, a live restore beside a full sync.
+    Redis {
+        /// Size of the dataset in MB.
+        #[arg(long, default_value_t = 1024)]
+        size: u64,
+        #[command(flatten)]
+        common: Common,
     },
     /// One measured piece of work; what the benchmarks start as processes of their own.
     #[command(hide = true)]
@@ -72,9 +80,10 @@ enum Bench {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Arguments::parse().bench {
-        Bench::Postgres { size, runs, out } => runtime.block_on(postgres::run(size, runs, &out)),
-        Bench::Changes { size, runs, out } => runtime.block_on(changes::run(size, runs, &out)),
-        Bench::Wal { size, runs, out } => runtime.block_on(wal::run(size, runs, &out)),
+        Bench::Postgres { size, common } => runtime.block_on(postgres::run(size, common.runs, &common.out)),
+        Bench::Changes { size, common } => runtime.block_on(changes::run(size, common.runs, &common.out)),
+        Bench::Wal { size, common } => runtime.block_on(wal::run(size, common.runs, &common.out)),
+        Bench::Redis { size, common } => runtime.block_on(redis::run(size, common.runs, &common.out)),
         Bench::Child { work } => runtime.block_on(process::work(work)),
     }
 }

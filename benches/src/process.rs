@@ -19,7 +19,7 @@ use backup_storage::{CreateOptions, Repository, RepositorySettings};
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
-use crate::yardstick;
+use crate::{redis, yardstick};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -36,6 +36,19 @@ pub(crate) enum Work {
     Capture { vault: PathBuf, url: String, slot: String, end: String },
     /// The same by `pg_receivewal` into a folder, and every complete segment through `zstd -1`.
     Receive { program: PathBuf, dir: PathBuf, url: String, slot: String, end: String },
+    /// A snapshot of a Redis server through `zstd -1` into a file.
+    RedisDump {
+        port: u16,
+        out: PathBuf,
+        #[arg(long)]
+        cli: Option<PathBuf>,
+    },
+    /// A backup of a Redis server into the vault, which is made.
+    RedisBackup { vault: PathBuf, url: String },
+    /// The newest backup into a running Redis server.
+    RedisRestore { vault: PathBuf, url: String },
+    /// A Redis server gets everything from another one.
+    RedisSync { source: u16, target: u16 },
     /// `zstd -1` with as many threads as there are processors, over all files of a directory into one file.
     Zstd { dir: PathBuf, out: PathBuf },
 }
@@ -51,6 +64,15 @@ impl Work {
             }
             Self::Receive { program, dir, url, slot, end } => {
                 vec!["receive".into(), program.into(), dir.into(), url.into(), slot.into(), end.into()]
+            }
+            Self::RedisDump { port, out, cli } => {
+                let cli = cli.iter().flat_map(|cli| ["--cli".into(), cli.into()]);
+                ["redis-dump".into(), port.to_string().into(), out.into()].into_iter().chain(cli).collect()
+            }
+            Self::RedisBackup { vault, url } => vec!["redis-backup".into(), vault.into(), url.into()],
+            Self::RedisRestore { vault, url } => vec!["redis-restore".into(), vault.into(), url.into()],
+            Self::RedisSync { source, target } => {
+                vec!["redis-sync".into(), source.to_string().into(), target.to_string().into()]
             }
             Self::Zstd { dir, out } => vec!["zstd".into(), dir.into(), out.into()],
         }
@@ -113,6 +135,16 @@ pub(crate) async fn work(work: Work) -> Result<(), Error> {
             (end - begin, yardstick::size(&vault)?)
         }
         Work::Receive { program, dir, url, slot, end } => yardstick::receive(&program, &dir, &url, &slot, &end)?,
+        Work::RedisDump { port, out, cli } => redis::dump(port, cli.as_deref(), &out)?,
+        Work::RedisBackup { vault, url } => {
+            let record = redis::take(&vault, &url).await?;
+            (record.data_bytes, record.stored_bytes)
+        }
+        Work::RedisRestore { vault, url } => redis::put_back(&vault, &url).await?,
+        Work::RedisSync { source, target } => {
+            redis::sync(source, target)?;
+            (0, 0)
+        }
         Work::Zstd { dir, out } => yardstick::compress(&dir, &out)?,
     };
     let wall = (clock.monotonic() - begun).as_secs_f64();
@@ -129,14 +161,14 @@ fn key() -> RawKey {
     RawKey::take(&mut [7; 32])
 }
 
-async fn open(vault: &Path) -> Result<Repository, Error> {
+pub(crate) async fn open(vault: &Path) -> Result<Repository, Error> {
     let store = Store::local(vault)?;
     let settings = RepositorySettings::default();
     Ok(Repository::open(&store, service()?, Identity::from(key()), &settings, Env::system()).await?)
 }
 
 /// The vault, which is made if it does not exist.
-async fn made(vault: &Path) -> Result<Repository, Error> {
+pub(crate) async fn made(vault: &Path) -> Result<Repository, Error> {
     if vault.exists() {
         return open(vault).await;
     }
