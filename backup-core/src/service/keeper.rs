@@ -3,7 +3,7 @@
 //! A tick decides and ends; a capture goes on for as long as its service runs. So ticks say what should be followed and stay a function of
 //! catalog and clock, and the tasks that follow belong to this loop: one for each service, started and cancelled as the ticks say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::task::{Id, JoinSet};
@@ -90,8 +90,9 @@ struct Captures {
 impl Captures {
     /// Ends those that are not wanted any more and begins those that are.
     fn reconcile(&mut self, wanted: &[ManagedService], work: &Work) {
+        let names: BTreeSet<_> = wanted.iter().map(ManagedService::id).collect();
         for (service, (_, cancel)) in &self.services {
-            if !wanted.iter().any(|wanted| wanted.id() == service) {
+            if !names.contains(service) {
                 cancel.cancel();
             }
         }
