@@ -137,7 +137,9 @@ impl Capture<'_> {
         });
         let worth = |(node, route): &(Node, Route)| {
             let kind = match route {
-                Route::From { lost: None, .. } => 3,
+                Route::From { lost: None, .. } => 4,
+                // Another node may have what this one has lost.
+                Route::Fork { .. } => 3,
                 Route::From { .. } => 2,
                 Route::Begin { .. } => 1,
                 Route::Behind { .. } => 0,
@@ -165,6 +167,11 @@ impl Capture<'_> {
         let facts = node.facts.clone();
         let (wish, lost) = match route {
             Route::From { at, lost } => (Some(at), lost),
+            Route::Fork { at } => {
+                let text = format!("the server went on by itself from {}, before the end of what is stored", at.offset);
+                found(self.cx, Finding::new(Severity::Note, "log-forked", text));
+                (Some(at), None)
+            }
             // What the server keeps ends here, if it keeps anything.
             Route::Begin { lost } => (facts.backlog.map(|_| facts.position.clone()), lost),
             Route::Behind { .. } => return Err(Error::internal("a node that is behind was chosen")),
