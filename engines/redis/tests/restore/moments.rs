@@ -18,6 +18,8 @@ use crate::ledger::{Dice, Ledger, brief_keys_are_gone, observe, prepare};
 const SECONDS: &str = "BACKUP_REDIS_LOAD_SECONDS";
 /// Targets of each kind.
 const TARGETS: usize = 10;
+/// Servers that are restored into at a time.
+const SERVERS: usize = 5;
 /// Changes that came within 10 ms share a moment, and what we know of the source's clock is as exact as it answers on a busy machine.
 const EARLY: SignedDuration = SignedDuration::from_millis(100);
 /// What was on its way when the moment came counts as later; a busy machine makes that longer.
@@ -98,28 +100,33 @@ impl Written {
 
 async fn any_moment_comes_back(version: RedisVersion, seed: u64) {
     let Some(written) = write(version, seed).await else { return };
-    let target = Redis::builder(version).start().await.unwrap();
-    let way = RestoreSettings::live(client(&target));
+    // A server takes a second for a restore, whatever there is, so several are restored into at a time.
+    let targets = futures::future::try_join_all((0..SERVERS).map(|_| Redis::builder(version).start())).await.unwrap();
     let mut plans = Vec::new();
-    for goal in written.targets(&mut Dice::new(seed + 1)) {
-        let (engine, plan) = written.vault.plan(goal, way.clone()).await.unwrap();
+    for (goal, target) in written.targets(&mut Dice::new(seed + 1)).into_iter().zip(targets.iter().cycle()) {
+        let way = RestoreSettings::live(client(target));
+        let (engine, plan) = written.vault.plan(goal, way).await.unwrap();
         let stop = stop(plan.log().unwrap(), &plan.target, None).await.unwrap();
-        plans.push((written.count(&plan.target, stop.offset), engine, plan));
+        plans.push((written.count(&plan.target, stop.offset), target, engine, plan));
     }
     let all = written.ledger.done(u64::MAX);
     let counts = plans.iter().map(|(count, ..)| *count).chain([all]).collect();
     let states = written.ledger.states(&counts);
     assert_eq!(observe(&written.source).await, states[&all], "the ledger itself");
-    for (count, engine, plan) in plans {
-        run::restore(&engine, &plan, &work()).await.unwrap();
-        // Redis 6.2 tells replicas how long a key lives, not until when: from the restore on, that is.
-        if !version.since_7() {
-            brief_keys_are_gone(&target).await;
-        }
-        let (there, ledger) = (observe(&target).await, &states[&count]);
-        let differing = ledger.iter().filter(|(key, value)| there.get(*key) != Some(*value));
-        let differing: Vec<_> = differing.chain(there.iter().filter(|(key, _)| !ledger.contains_key(*key))).collect();
-        assert!(differing.is_empty(), "{version}, seed {seed}, {}, {count} units: {differing:?}", plan.target);
+    for together in plans.chunks(SERVERS) {
+        let restores = together.iter().map(async |(count, target, engine, plan)| {
+            run::restore(engine, plan, &work()).await.unwrap();
+            // Redis 6.2 tells replicas how long a key lives, not until when: from the restore on, that is.
+            if !version.since_7() {
+                brief_keys_are_gone(target).await;
+            }
+            let (there, ledger) = (observe(target).await, &states[count]);
+            let wrong = ledger.iter().filter(|(key, value)| there.get(*key) != Some(*value));
+            let more = there.iter().filter(|(key, _)| !ledger.contains_key(*key));
+            let wrong: Vec<_> = wrong.chain(more).collect();
+            assert!(wrong.is_empty(), "{version}, seed {seed}, {}, {count} units: {wrong:?}", plan.target);
+        });
+        futures::future::join_all(restores).await;
     }
 }
 
