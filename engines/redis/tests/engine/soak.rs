@@ -205,6 +205,7 @@ async fn assert_numbers(vault: &Vault, path: &LogPath) -> usize {
     count
 }
 
+#[expect(clippy::print_stdout, reason = "what happened belongs to what the test says")]
 async fn soak(version: RedisVersion, seed: u64) {
     let time = Duration::from_secs(setting(SECONDS, 6));
     let Some(mut soak) = Soak::start(version, seed).await else { return };

@@ -41,6 +41,7 @@ struct Written {
     first: BackupRecord,
 }
 
+#[expect(clippy::print_stdout, reason = "how much it was belongs to what the test says")]
 async fn write(version: RedisVersion, seed: u64) -> Option<Written> {
     let started = Redis::builder(version).raw("repl-backlog-size", "64mb").start().await;
     let source = Arc::new(require_or_skip!(started, None));
