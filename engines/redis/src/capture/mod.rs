@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 use crate::client::{Answer, Body, ClientSettings, Connection, Link, StreamPosition, Wish};
 use crate::engine::RedisSettings;
-use crate::node::{self, Node, NodeFacts};
+use crate::node::{self, Node, NodeFacts, Product};
 use crate::stream::{Framer, Tracker};
 use intake::Intake;
 use route::{Lost, Route};
@@ -100,6 +100,7 @@ impl Capture<'_> {
         let begun = work.run(self.begin(&node, route)).await?;
         work.run(lineage::declare(self.cx, &begun.facts, &self.source)).await?;
         work.run(self.report(&begun)).await?;
+        report_expiry(self.cx, &begun.facts);
         let (framer, tracker) = work.run(self.state(&begun)).await?;
         let Begun { link, facts, at, first, .. } = begun;
         let fork = facts.before.filter(|before| before.id == at.id);
@@ -136,7 +137,9 @@ impl Capture<'_> {
         });
         let worth = |(node, route): &(Node, Route)| {
             let kind = match route {
-                Route::From { lost: None, .. } => 3,
+                Route::From { lost: None, .. } => 4,
+                // Another node may have what this one has lost.
+                Route::Fork { .. } => 3,
                 Route::From { .. } => 2,
                 Route::Begin { .. } => 1,
                 Route::Behind { .. } => 0,
@@ -164,6 +167,11 @@ impl Capture<'_> {
         let facts = node.facts.clone();
         let (wish, lost) = match route {
             Route::From { at, lost } => (Some(at), lost),
+            Route::Fork { at } => {
+                let text = format!("the server went on by itself from {}, before the end of what is stored", at.offset);
+                found(self.cx, Finding::new(Severity::Note, "log-forked", text));
+                (Some(at), None)
+            }
             // What the server keeps ends here, if it keeps anything.
             Route::Begin { lost } => (facts.backlog.map(|_| facts.position.clone()), lost),
             Route::Behind { .. } => return Err(Error::internal("a node that is behind was chosen")),
@@ -223,6 +231,17 @@ impl Capture<'_> {
             found(self.cx, Finding::new(Severity::Warning, "log-hole", text));
         }
         Ok(())
+    }
+}
+
+/// Says what the stream of an old server does not tell: until when keys live. Its replicas count anew, and so does a restore.
+fn report_expiry(cx: &LogContext, facts: &NodeFacts) {
+    if facts.product == Product::Redis && facts.line() < (7, 0) {
+        let text = format!(
+            "redis {} logs how long keys live, not until when: restored ones live that long again",
+            facts.version
+        );
+        found(cx, Finding::new(Severity::Note, "log-relative-expiry", text));
     }
 }
 

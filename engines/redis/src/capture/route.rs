@@ -12,6 +12,8 @@ use crate::node::NodeFacts;
 pub(super) enum Route {
     /// The node can send what comes behind this position. Something may have been lost before it.
     From { at: StreamPosition, lost: Option<Lost> },
+    /// The node went on by itself from a place before the end of what is stored, and can send everything behind that.
+    Fork { at: StreamPosition },
     /// The node cannot send what comes behind what is stored: it has to be asked where it can begin.
     Begin { lost: Option<Lost> },
     /// The node is on a history that the deployment has left, or has less of it than is stored: another node is the one to ask, or this
@@ -44,10 +46,10 @@ pub(super) fn route(ledger: &Ledger, backup: Option<&LogPosition>, node: &NodeFa
         return Route::Behind { stored };
     }
     // A server that came back from its last snapshot goes on from there: what it wrote behind it is lost to it, not to us.
-    if let Some(fork) = node.before.as_ref().filter(|before| before.id == stored.id && before.offset < stored.offset)
-        && node.continues(fork)
+    if let Some(fork) = node.before.as_ref().filter(|before| node.continues(before))
+        && holds(ledger, fork)
     {
-        return Route::From { at: StreamPosition::new(node.position.id.clone(), fork.offset), lost: None };
+        return Route::Fork { at: StreamPosition::new(node.position.id.clone(), fork.offset) };
     }
     let lost = Some(Lost { stored: stored.clone() });
     let newer = |at: &StreamPosition| at.id != stored.id || at.offset > stored.offset;
@@ -68,6 +70,12 @@ fn stored(ledger: &Ledger) -> Option<StreamPosition> {
     }
 }
 
+/// Whether what is stored of a history reaches to `at`.
+fn holds(ledger: &Ledger, at: &StreamPosition) -> bool {
+    let last = at.offset.checked_sub(1);
+    last.is_some_and(|last| ledger.covered(&lineage_of(&at.id)).containing(last).is_some())
+}
+
 /// Whether what is stored went on from the present history of `node` with another one: a primary that has been replaced.
 fn is_left(ledger: &Ledger, stored: &StreamPosition, node: &NodeFacts) -> bool {
     let mine = lineage_of(&node.position.id);
@@ -84,13 +92,13 @@ pub(super) fn missing(lost: &Lost, next: &StreamPosition, node: &NodeFacts) -> V
     if stored.id == next.id && stored.offset < next.offset {
         return vec![range(&stored.id, stored.offset, next.offset)];
     }
-    match node.before.as_ref().filter(|before| before.id == stored.id && next.id == node.position.id) {
-        Some(fork) => [range(&stored.id, stored.offset, fork.offset), range(&next.id, fork.offset, next.offset)]
-            .into_iter()
-            .filter(|range| !range.is_empty())
-            .collect(),
-        None => vec![range(&stored.id, stored.offset, stored.offset)],
-    }
+    let fork = node.before.as_ref().filter(|_| next.id == node.position.id);
+    let end = fork.filter(|fork| fork.id == stored.id).map_or(stored.offset, |fork| fork.offset);
+    let mut missing = vec![range(&stored.id, stored.offset, end)];
+    // What the node wrote before `next` is missing, too, though perhaps it left another part of what is stored than its end.
+    missing.extend(fork.map(|fork| range(&next.id, fork.offset, next.offset)).filter(|range| !range.is_empty()));
+    missing.retain(|range| !range.is_empty() || fork.is_none_or(|fork| fork.id != stored.id));
+    missing
 }
 
 #[cfg(test)]
@@ -154,7 +162,24 @@ mod tests {
     fn a_server_that_was_put_back_goes_on_from_there() {
         let stored = ledger(&[('a', None)], &[('a', 100, 500)]);
         let node = node(('b', 450), Some(('a', 300)), 300);
-        assert_eq!(route(&stored, None, &node), Route::From { at: at('b', 300), lost: None });
+        assert_eq!(route(&stored, None, &node), Route::Fork { at: at('b', 300) });
+    }
+
+    #[test]
+    fn a_server_that_was_put_back_twice_goes_on_from_the_same_place() {
+        let lines = [('a', None), ('b', Some(('a', 300)))];
+        let stored = ledger(&lines, &[('a', 100, 300), ('b', 300, 500)]);
+        assert_eq!(route(&stored, None, &node(('c', 450), Some(('a', 300)), 300)), Route::Fork { at: at('c', 300) });
+        // When it keeps too little for that, the beginning of what it wrote is missing.
+        let late = node(('c', 450), Some(('a', 300)), 400);
+        let lost = Lost { stored: at('b', 500) };
+        assert_eq!(route(&stored, None, &late), Route::Begin { lost: Some(lost.clone()) });
+        let range = |letter, start, end| LogRange::new(lineage_of(&id(letter)), start..end);
+        assert_eq!(missing(&lost, &at('c', 450), &late), [range('b', 500, 500), range('c', 300, 450)]);
+        // A place that is not stored is none to go on from.
+        let stored = ledger(&lines, &[('a', 100, 200), ('b', 300, 500)]);
+        let node = node(('c', 450), Some(('a', 300)), 300);
+        assert_eq!(route(&stored, None, &node), Route::Begin { lost: Some(lost) });
     }
 
     #[test]

@@ -194,6 +194,7 @@ async fn a_log_without_a_backup_begins_where_the_server_is() {
         let backup = vault.try_backup(&engine(&server)).await.unwrap_or_else(|e| panic!("{e}: {}", server.log()));
         server.connect().await.unwrap().run("SET a 2").await.unwrap();
         capture.reaches(&position(&server).await).await;
+        assert_eq!(capture.found.has("log-relative-expiry"), version == RedisVersion::Redis62);
         capture.stop().await;
         assert_complete(&vault, &backup, &server).await;
     }

@@ -9,3 +9,4 @@ mod harness;
 mod moments;
 mod refusals;
 mod snapshot;
+mod soak;

@@ -12,7 +12,7 @@ use backup_core::engine::{
 use backup_core::entry::{EntryMeta, EntryPath, Selector};
 use backup_core::env::Env;
 use backup_core::repository::{MemoryRepository, Repository};
-use backup_core::run::{self, BackupOptions};
+use backup_core::run::{self, BackupOptions, RestorePlan};
 use backup_core::{
     BackupEngine, BackupSinkExt as _, Consistency, Finding, Lineage, RecoveryTarget, Result, ServiceId, Snapshot,
 };
@@ -61,9 +61,19 @@ impl Vault {
 
     /// Restores the newest backup and what was captured behind it, up to `goal`.
     pub(crate) async fn recover(&self, goal: RecoveryTarget, settings: RestoreSettings) -> Result<Restored> {
+        let (engine, plan) = self.plan(goal, settings).await?;
+        run::restore(&engine, &plan, &work()).await
+    }
+
+    /// How that would be done.
+    pub(crate) async fn plan(
+        &self,
+        goal: RecoveryTarget,
+        settings: RestoreSettings,
+    ) -> Result<(RedisEngine, RestorePlan)> {
         let engine = RedisEngine::new(RedisSettings::default()).unwrap().with_restore(settings);
         let plan = run::plan_restore(self.0.as_ref(), &engine, goal, Selector::all(), &work()).await?;
-        run::restore(&engine, &plan, &work()).await
+        Ok((engine, plan))
     }
 
     /// Captures the stream of `server` while `writing` goes on, and then up to where the stream stands.

@@ -3,5 +3,7 @@
 
 mod files;
 mod harness;
+mod ledger;
 mod live;
+mod moments;
 mod replay;
