@@ -59,6 +59,17 @@ pub enum Error {
         /// The limit that passed.
         after: Duration,
     },
+    /// A restore into a running server is over, and within `after` the server could not be made a primary again.
+    #[error(
+        "after {after:?} the server still says {said:?}, and follows a restore that is over: it has its old data, or the new \
+         when it has loaded them, and takes no writes until it is restored into again or told REPLICAOF NO ONE"
+    )]
+    LeftBehind {
+        /// How long it was tried.
+        after: Duration,
+        /// What the server answered at last.
+        said: String,
+    },
     /// The connection is gone, or an earlier call on it was dropped half-way.
     #[error("connection closed: {0}")]
     Closed(String),
@@ -81,7 +92,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Settings(_) | Self::Unsupported(_) => ErrorKind::InvalidInput,
-            Self::Connect { .. } | Self::Timeout { .. } | Self::Closed(_) => ErrorKind::Unavailable,
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Closed(_) | Self::LeftBehind { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Tls { .. } | Self::Authentication { .. } => ErrorKind::Environment,
             Self::Protocol(_) | Self::Corrupt { .. } => ErrorKind::Damaged,
             Self::Server { message, .. } => server_kind(message),

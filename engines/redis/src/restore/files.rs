@@ -5,9 +5,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use backup_core::engine::{Extracted, RestoreContext, Restored};
+use backup_core::engine::{Extracted, RestoreContext, Restored, Work};
 use backup_core::observe::{Phase, Unit};
 use backup_core::{Error, Finding, Result, Severity};
+use bytes::Bytes;
 
 use super::feed::Feed;
 use super::settings::RestoreSettings;
@@ -16,7 +17,9 @@ use super::users;
 use crate::engine::facts::{DUMP, USERS};
 
 /// What a server would load instead, or what would be overwritten.
-const IN_THE_WAY: [&str; 4] = [DUMP, "appendonlydir", "appendonly.aof", "users.acl"];
+const IN_THE_WAY: [&str; 4] = [DUMP, "appendonlydir", "appendonly.aof", USERS_FILE];
+/// The users, for a server whose `aclfile` names it.
+pub(super) const USERS_FILE: &str = "users.acl";
 /// The file until it is whole.
 const PARTIAL: &str = ".dump.rdb.partial";
 
@@ -59,21 +62,8 @@ pub(super) async fn restore(
     }
     work.started(Phase::Write, Some(verified.summary.len), Unit::Bytes);
     let mut target = Partial { path: dir.join(PARTIAL), dir: dir.to_owned(), begun: false };
-    let mut file = target.create().await?;
-    let mut feed = Feed::new(stored, &settings.rules, settings.version);
-    let mut len = 0;
-    while let Some(piece) = feed.next().await? {
-        work.checkpoint()?;
-        let given = piece.len() as u64;
-        len += given;
-        file = blocking(move || {
-            file.write_all(&piece)?;
-            Ok(file)
-        })
-        .await
-        .map_err(|error| error.context("the snapshot cannot be written"))?;
-        work.advanced(Phase::Write, given);
-    }
+    let file = target.create().await?;
+    let (file, len) = fill(file, Feed::new(stored, &settings.rules, settings.version), work).await?;
     work.ended(Phase::Write);
     let mut extracted = Extracted::default();
     (extracted.entries, extracted.bytes) = (1, len);
@@ -81,13 +71,46 @@ pub(super) async fn restore(
         // The lines of the record are the lines of such a file; a server reads it when its `aclfile` names it.
         extracted.entries += 1;
         extracted.bytes += record.len() as u64;
-        target.beside("users.acl", record.to_vec()).await?;
+        beside(&target.dir, USERS_FILE, record.to_vec()).await?;
     }
     extracted.written_bytes = extracted.bytes;
     target.finish(file).await?;
     let mut restored = Restored::new(extracted);
     restored.findings.clone_from(&verified.findings);
     Ok(restored)
+}
+
+/// Writes a whole snapshot to `file`. Gives it back with the number of bytes.
+pub(super) async fn fill(mut file: File, mut feed: Feed<'_>, work: &Work) -> Result<(File, u64)> {
+    let mut len = 0;
+    while let Some(piece) = feed.next().await? {
+        work.checkpoint()?;
+        let given = piece.len() as u64;
+        len += given;
+        file = append(file, piece).await.map_err(|error| error.context("the snapshot cannot be written"))?;
+        work.advanced(Phase::Write, given);
+    }
+    Ok((file, len))
+}
+
+/// Appends `bytes` to `file`, and gives it back.
+pub(super) async fn append(mut file: File, bytes: Bytes) -> Result<File> {
+    blocking(move || {
+        file.write_all(&bytes)?;
+        Ok(file)
+    })
+    .await
+}
+
+/// Writes a small file into `dir`.
+pub(super) async fn beside(dir: &Path, name: &str, bytes: Vec<u8>) -> Result<()> {
+    let (path, dir) = (dir.join(name), dir.to_owned());
+    blocking(move || {
+        let mut file = create(&path, &dir)?;
+        file.write_all(&bytes)?;
+        file.sync_all()
+    })
+    .await
 }
 
 /// The file that is being written. It goes when it is not finished.
@@ -124,16 +147,6 @@ impl Partial {
         .inspect(|_| self.begun = true)
     }
 
-    async fn beside(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        let (path, dir) = (self.dir.join(name), self.dir.clone());
-        blocking(move || {
-            let mut file = create(&path, &dir)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        })
-        .await
-    }
-
     /// Makes the file durable, and then visible under its name, which must not have come into being meanwhile.
     async fn finish(&self, file: File) -> Result<()> {
         let (path, dir) = (self.path.clone(), self.dir.clone());
@@ -148,7 +161,7 @@ impl Partial {
 }
 
 /// A new file that whoever owns the directory owns, too: that is the server's account.
-fn create(path: &Path, dir: &Path) -> io::Result<File> {
+pub(super) fn create(path: &Path, dir: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let (wanted, has) = (fs::metadata(dir)?, file.metadata()?);
     if (wanted.uid(), wanted.gid()) != (has.uid(), has.gid()) {
@@ -171,7 +184,7 @@ fn server_in(dir: &Path) -> Option<u32> {
     })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome.map_err(|error| Error::io("restoring files", error)),
         Err(error) => Err(Error::internal(format!("a task of the restore ended by itself: {error}"))),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use backup_core::engine::{Extracted, RestoreContext, Restored, Work};
 use backup_core::observe::{Phase, Unit};
-use backup_core::{Error as CoreError, Finding, Result as CoreResult, Severity};
+use backup_core::{Error as CoreError, ErrorKind, Finding, Result as CoreResult, Severity};
 
 use super::feed::Feed;
 use super::primary::{Loaded, Primary};
@@ -102,10 +102,11 @@ pub(super) async fn restore(
             return Err(error);
         }
         (Ok(_), Err(error)) => {
-            return Err(CoreError::from(error).context("the data is restored, but the server follows us still"));
+            let text = format!("the data is restored, but the server was not released; {}", changed.left());
+            return Err(CoreError::from(error).context(text));
         }
         (Err(error), Err(also)) => {
-            return Err(error.context(format!("the server is left as a replica of nobody ({also})")));
+            return Err(error.context(format!("{also}; {}", changed.left())));
         }
     }
     let len = verified.summary.len + tail.as_ref().map_or(0, Tail::len);
@@ -168,14 +169,22 @@ async fn check_counts(connection: &mut Connection, verified: &Verified) -> CoreR
     Ok(())
 }
 
-/// Makes the server a primary again. While it loads it answers nothing, so it is asked until it does.
+/// Makes the server a primary again. While it loads it answers nothing, so it is asked until it does, at most for the time of
+/// [`LiveSettings::release`].
 async fn end(live: &LiveSettings, work: &Work) -> Result<Connection> {
     let clock = work.env().clock();
+    let begun = clock.monotonic();
     loop {
         let mut connection = target::connect(&live.target).await?;
         match connection.call(&["REPLICAOF", "NO", "ONE"]).await {
             Ok(_) => return Ok(connection),
-            Err(Error::Server { message, .. }) if message.starts_with("LOADING") => clock.sleep(AGAIN).await,
+            Err(error @ Error::Server { .. }) if error.kind() == ErrorKind::Unavailable => {
+                let waited = clock.monotonic().saturating_sub(begun);
+                if waited >= live.release {
+                    return Err(Error::LeftBehind { after: waited, said: error.to_string() });
+                }
+                clock.sleep(AGAIN).await;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -211,6 +220,12 @@ impl Changed {
                 Ok(())
             }
         }
+    }
+
+    /// What stays changed when the server cannot be asked any more.
+    fn left(&self) -> String {
+        let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
+        format!("not set back there: {}", if names.is_empty() { "nothing".into() } else { names.join(", ") })
     }
 
     /// Sets everything back.

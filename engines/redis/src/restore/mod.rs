@@ -5,11 +5,13 @@
 //!
 //! - [`Way::Live`]: we act as the primary of a running server. It takes the whole dataset in one step, as it would from any
 //!   primary, keeps running, and becomes a primary of its own again. Until it has everything it keeps what it had.
-//! - [`Way::Files`]: the snapshot becomes `dump.rdb` in a directory that a server is then started on.
+//! - [`Way::Files`]: the snapshot becomes `dump.rdb` in a directory that a server is then started on, and with what happened
+//!   behind it an append-only log.
 //! - [`Way::Replay`]: every key becomes a `RESTORE` command: into a server that has other data, or into a cluster of any size.
 //!
 //! Every way takes [`Rules`](crate::rdb::Rules): which keys, under which names, and until when.
 
+mod appendonly;
 mod commands;
 mod feed;
 mod files;
@@ -41,7 +43,13 @@ pub async fn assess(settings: &RestoreSettings, cx: &RestoreContext) -> Result<V
     let stored = Stored::open(cx.source()).await?;
     match &settings.way {
         Way::Live(live) => live::assess(settings, live, &stored).await,
-        Way::Files(dir) => files::assess(dir).await,
+        Way::Files(dir) => {
+            let mut findings = files::assess(dir).await?;
+            if Tail::is_wanted(cx) {
+                findings.push(appendonly::assess(settings, &stored).await?);
+            }
+            Ok(findings)
+        }
         Way::Replay(replay) => replay::assess(settings, replay, &stored).await,
     }
 }
@@ -50,18 +58,23 @@ pub async fn assess(settings: &RestoreSettings, cx: &RestoreContext) -> Result<V
 fn judge_log(settings: &RestoreSettings, cx: &RestoreContext) -> Option<Finding> {
     let text = match settings.way {
         _ if !Tail::is_wanted(cx) => return None,
-        Way::Live(_) if settings.rules.change_nothing() => return None,
-        Way::Live(_) => "what happened behind the snapshot cannot be changed on its way; name the backup itself",
-        Way::Files(_) | Way::Replay(_) => "a snapshot ends where its backup ends; name the backup itself",
+        Way::Replay(_) => {
+            "key by key only the snapshot itself comes back, not what happened behind it; name the backup itself"
+        }
+        Way::Live(_) | Way::Files(_) if settings.rules.change_nothing() => return None,
+        Way::Live(_) | Way::Files(_) => {
+            "what happened behind the snapshot cannot be changed on its way; name the backup itself"
+        }
     };
     Some(Finding::new(Severity::Blocker, "log", text))
 }
 
-/// Restores the snapshot of the context's source, and into a running server also what happened behind it.
+/// Restores the snapshot of the context's source, and what happened behind it, but for [`Way::Replay`].
 ///
 /// # Cancel safety
 /// A target of [`Way::Live`] has its old data or the new, whenever the future is dropped; it may be left as a replica of
-/// nobody, which the same restore, or `REPLICAOF NO ONE`, ends. [`Way::Files`] leaves no `dump.rdb`. [`Way::Replay`] leaves
+/// nobody, which the same restore, or `REPLICAOF NO ONE`, ends. [`Way::Files`] leaves
+/// nothing that a server would load. [`Way::Replay`] leaves
 /// the keys that were restored so far.
 ///
 /// # Errors
@@ -80,7 +93,10 @@ pub async fn restore(settings: &RestoreSettings, cx: &RestoreContext) -> Result<
         }
         Way::Files(dir) => {
             let verified = stored.verify(&settings.rules, settings.version, cx.work()).await?;
-            files::restore(settings, dir, &stored, &verified, cx).await?
+            match Tail::of(cx).await? {
+                Some(tail) => appendonly::restore(settings, dir, &stored, &verified, &tail, cx).await?,
+                None => files::restore(settings, dir, &stored, &verified, cx).await?,
+            }
         }
         Way::Replay(replay) => replay::restore(settings, replay, &stored, cx).await?,
     };

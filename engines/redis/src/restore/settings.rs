@@ -97,6 +97,9 @@ pub struct LiveSettings {
     pub authenticate: bool,
     /// The server has to come for the snapshot within this time. One minute.
     pub patience: Duration,
+    /// When the restore is over the server has to be a primary again within this time. Five minutes: a server that was left in
+    /// the midst of loading answers nothing else until it has loaded.
+    pub release: Duration,
 }
 
 impl LiveSettings {
@@ -109,6 +112,7 @@ impl LiveSettings {
             advertise: None,
             authenticate: true,
             patience: Duration::from_secs(60),
+            release: Duration::from_secs(300),
         }
     }
 
@@ -137,6 +141,13 @@ impl LiveSettings {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Sets how long the server may take to become a primary again.
+    #[must_use]
+    pub fn release(mut self, limit: Duration) -> Self {
+        self.release = limit;
         self
     }
 }

@@ -10,13 +10,15 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 
 use crate::client::Pipeline;
 use crate::engine::facts::STREAM_DATABASE;
-use crate::stream::stop;
+use crate::stream::{Moment, Second, Seconds, StreamNote, stop};
 
 /// The stream from the snapshot to the stop.
 #[derive(Debug)]
 pub(super) struct Tail {
     log: Arc<dyn LogSource>,
     ranges: Vec<LogRange>,
+    /// The database in which the stream goes on, where the backup says it.
+    database: Option<u64>,
     /// The command that leads into the database in which the stream goes on.
     select: Bytes,
 }
@@ -42,7 +44,7 @@ impl Tail {
             select.push(&["SELECT".to_owned(), database.to_string()]);
         }
         let select = Bytes::copy_from_slice(select.as_bytes());
-        Ok(Some(Self { log: Arc::clone(log.source()), ranges: path.ranges, select }))
+        Ok(Some(Self { log: Arc::clone(log.source()), ranges: path.ranges, database: stated, select }))
     }
 
     /// Whether the context's target may lie behind the snapshot.
@@ -57,8 +59,41 @@ impl Tail {
 
     /// All of it.
     pub(super) fn read(&self) -> BoxStream<'_, Result<Bytes>> {
-        let select = stream::once(async { Ok(self.select.clone()) });
-        let parts = stream::iter(&self.ranges).flat_map(|range| self.log.read(range.clone()));
-        select.chain(parts).boxed()
+        stream::once(async { Ok(self.select()) }).chain(self.changes()).boxed()
+    }
+
+    /// What has to be said before the changes.
+    pub(super) fn select(&self) -> Bytes {
+        self.select.clone()
+    }
+
+    /// The stream itself, from [`Tail::start`] on.
+    pub(super) fn changes(&self) -> BoxStream<'_, Result<Bytes>> {
+        stream::iter(&self.ranges).flat_map(|range| self.log.read(range.clone())).boxed()
+    }
+
+    /// The offset at which the stream begins.
+    pub(super) fn start(&self) -> u64 {
+        self.ranges.first().map_or(0, |range| range.start)
+    }
+
+    /// Where in the stream a second begins. Reads all of it.
+    pub(super) async fn seconds(&self) -> Result<Vec<Second>> {
+        let mut seconds = Seconds::new(self.start(), self.database);
+        for range in &self.ranges {
+            let mut pieces = self.log.index(range.clone());
+            while let Some((_, index)) = pieces.next().await.transpose()? {
+                let notes = index.notes.iter().filter_map(|note| StreamNote::decode(note.offset, &note.bytes));
+                let mut moments: Vec<_> = notes.flat_map(|note| note.moments).collect();
+                // The index of the piece keeps some moments, too; notes may have been lost.
+                moments.extend(index.samples.iter().map(|sample| Moment { offset: sample.offset, at: sample.at }));
+                seconds.know(moments);
+            }
+            let mut bytes = self.log.read(range.clone());
+            while let Some(bytes) = bytes.next().await.transpose()? {
+                seconds.push(&bytes)?;
+            }
+        }
+        Ok(seconds.finish())
     }
 }

@@ -8,6 +8,7 @@ mod framer;
 mod note;
 #[cfg(test)]
 pub(crate) mod sample;
+mod second;
 mod stop;
 mod tracker;
 
@@ -15,5 +16,6 @@ pub use cut::{Cut, cut, limit_at};
 pub use framer::{Command, Framer};
 pub(crate) use note::APART;
 pub use note::{Moment, StreamNote};
+pub use second::{Second, Seconds};
 pub use stop::{Stop, stop};
 pub use tracker::Tracker;

@@ -6,6 +6,7 @@ use backup_core::{ErrorKind, Goal, RecoveryTarget};
 use backup_redis::RestoreSettings;
 use backup_redis::rdb::sample::SampleFile;
 use backup_redis::rdb::{ExpiryRule, KeyFilter, RdbVersion, Rules};
+use backup_redis::restore::Way;
 use backup_testkit::redis::{RedisPersistence, contents, every_type};
 use backup_testkit::{Redis, RedisVersion, redis_versions_under_test, require_or_skip};
 
@@ -103,6 +104,44 @@ async fn a_restore_that_dies_leaves_the_old_or_the_new() {
     vault.restore(&backup, RestoreSettings::live(client(&target))).await.unwrap();
     assert_eq!(digest(&target).await, new);
     assert_eq!(target.info("replication", "role").await.unwrap().as_deref(), Some("master"));
+    assert_eq!(run(&mut here, "CONFIG GET masterauth").await, "masterauth\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_goes_on_loading_is_left_in_time() {
+    let version = RedisVersion::Redis72;
+    let source = require_or_skip!(Redis::builder(version).start().await);
+    let mut there = source.connect().await.unwrap();
+    for number in 0..150 {
+        big(&mut there, &format!("key:{number}"), 2048).await;
+    }
+    let vault = Vault::memory();
+    let backup = vault.backup(&source).await;
+    // Three seconds for the keys, and it answers between them, but gives a sign of life only once in a second.
+    let target = Redis::builder(version)
+        .setting("key-load-delay", "20000")
+        .setting("loading-process-events-interval-bytes", "1024")
+        .start()
+        .await
+        .unwrap();
+    run(&mut target.connect().await.unwrap(), "SET old data").await;
+    let impatient = client(&target).silence(Duration::from_millis(500));
+    let Way::Live(live) = RestoreSettings::live(impatient).way else { unreachable!() };
+    let way = RestoreSettings::new(Way::Live(live.release(Duration::from_millis(200))));
+    let error = vault.restore(&backup, way).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    let text = error.to_string();
+    for part in ["still says", "LOADING", "REPLICAOF NO ONE", "not set back there: masterauth"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // What it says is so.
+    target.wait_info("persistence", "loading", |loading| loading == "0").await.unwrap();
+    assert_eq!(target.info("replication", "role").await.unwrap().as_deref(), Some("slave"));
+    assert_eq!(digest(&target).await, digest(&source).await);
+    let mut here = target.connect().await.unwrap();
+    run(&mut here, "CONFIG SET key-load-delay 0").await;
+    vault.restore(&backup, RestoreSettings::live(client(&target))).await.unwrap();
+    assert_eq!(run(&mut here, "SET more data").await, "OK");
     assert_eq!(run(&mut here, "CONFIG GET masterauth").await, "masterauth\n");
 }
 

@@ -1,6 +1,7 @@
 //! The ways back, on real servers.
 #![allow(clippy::unwrap_used)]
 
+mod appendonly;
 mod files;
 mod harness;
 mod ledger;
