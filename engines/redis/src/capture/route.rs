@@ -70,10 +70,10 @@ fn stored(ledger: &Ledger) -> Option<StreamPosition> {
     }
 }
 
-/// Whether what is stored of a history reaches to `at`.
+/// Whether what is stored of a history touches `at`.
 fn holds(ledger: &Ledger, at: &StreamPosition) -> bool {
-    let last = at.offset.checked_sub(1);
-    last.is_some_and(|last| ledger.covered(&lineage_of(&at.id)).containing(last).is_some())
+    let covered = ledger.covered(&lineage_of(&at.id));
+    covered.as_slice().iter().any(|range| (range.start..=range.end).contains(&at.offset))
 }
 
 /// Whether what is stored went on from the present history of `node` with another one: a primary that has been replaced.
@@ -163,6 +163,10 @@ mod tests {
         let stored = ledger(&[('a', None)], &[('a', 100, 500)]);
         let node = node(('b', 450), Some(('a', 300)), 300);
         assert_eq!(route(&stored, None, &node), Route::Fork { at: at('b', 300) });
+        // A replica that had nothing but the snapshot when it was promoted.
+        let fresh = ledger(&[('a', None)], &[('a', 0, 500)]);
+        let promoted = self::node(('b', 450), Some(('a', 0)), 0);
+        assert_eq!(route(&fresh, None, &promoted), Route::Fork { at: at('b', 0) });
     }
 
     #[test]

@@ -124,6 +124,9 @@ impl Soak {
             }
             5 => {
                 if self.below(2) == 0 {
+                    // A save that a backup asked for may be going on still.
+                    let ended = |running: &str| running == "0";
+                    self.server.wait_info("persistence", "rdb_bgsave_in_progress", ended).await.unwrap();
                     run_on(&self.server, "SAVE").await;
                 }
                 self.pass(100).await;
