@@ -9,6 +9,7 @@ mod harness;
 mod keeping;
 mod log;
 mod process;
+mod redis;
 mod restoring;
 mod roundtrip;
 mod usage;

@@ -22,7 +22,7 @@ fn example(name: &str) -> PathBuf {
     path
 }
 
-fn backupctl(vault: &Vault, args: &[&str]) -> Command {
+pub(crate) fn backupctl(vault: &Vault, args: &[&str]) -> Command {
     let mut command = Command::new(example("backupctl"));
     command
         .args(args)
@@ -41,7 +41,7 @@ fn send(child: &Child, signal: Signal) {
 }
 
 /// Waits for the end of a child that should end soon.
-fn ended(mut child: Child) -> Output {
+pub(crate) fn ended(mut child: Child) -> Output {
     let status = wait::until(Duration::from_secs(60), || child.try_wait().unwrap());
     if status.is_none() {
         child.kill().unwrap();
