@@ -52,6 +52,9 @@ async fn wrong_requests_are_10() {
         (&["restore", "postgres", "--into", "/x", "--backup", NO_SUCH_BACKUP], NO_SUCH_BACKUP),
         (&["restore", "postgres", "--into", "/x", "--backup", "nonsense"], "nonsense"),
         (&["restore", "postgres", "--into", "/x"], "no postgres backup"),
+        // A server was meant; a folder would be made of it.
+        (&["restore", "redis", "--into", "redis:/127.0.0.1:6379"], "redis:/127.0.0.1:6379"),
+        (&["restore", "redis", "--into", "127.0.0.1:6379"], "redis://host:port"),
         (&["plan", "postgres", "--into", "/x", "--time", "2026-01-01T00:00:00Z"], "time"),
         (&["plan", "postgres", "--into", "/x", "--position", "0/1", "--exclusive"], "position"),
         (&["plan", "postgres", "--into", "/x", "--name", "before"], "before"),

@@ -11,6 +11,7 @@ mod killed;
 mod log;
 mod managed;
 mod process;
+mod redis;
 mod restoring;
 mod roundtrip;
 mod usage;

@@ -74,8 +74,9 @@ impl Seconds {
                 return Ok(());
             }
             let mut second = None;
-            while let Some(moment) = moments.pop_front_if(|moment| moment.offset <= command.end) {
+            while let Some(moment) = moments.front().filter(|moment| moment.offset <= command.end) {
                 second = Some(moment.at.as_second());
+                moments.pop_front();
             }
             found.extend(second.map(|second| Second { offset: *change, second }));
             Ok(())

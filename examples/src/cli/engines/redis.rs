@@ -144,12 +144,26 @@ impl EngineKind for Redis {
             let live = RestoreSettings::live(RedisSettings::default().url(into).client()?);
             return Ok(Box::new(RedisEngine::new(RedisSettings::default())?.with_restore(live)));
         }
+        if looks_like_a_server(into) {
+            let text =
+                format!("{into:?} is no URL, and hardly a folder: write redis://host:port, or ./{into} for a folder");
+            return Err(Error::invalid(text));
+        }
         Ok(Box::new(RedisEngine::new(RedisSettings::default().data_dir(into))?))
     }
 
     fn checker(&self) -> Result<Box<dyn BackupEngine>> {
         Ok(Box::new(RedisEngine::new(RedisSettings::default())?))
     }
+}
+
+/// Whether a server was meant by what is no URL. A folder would be made of it, and the server would stay what it is.
+fn looks_like_a_server(into: &str) -> bool {
+    let is_scheme = |word: &str| matches!(word, "redis" | "rediss" | "unix" | "valkey" | "valkeys");
+    into.split_once(':').is_some_and(|(before, rest)| {
+        let is_port = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+        is_scheme(before) || (is_port && !before.contains('/'))
+    })
 }
 
 /// The matches are of the very command that was parsed with these options.
