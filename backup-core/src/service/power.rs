@@ -170,7 +170,7 @@ impl ManagedService {
         if self.catalog().await?.latest().is_none() {
             self.take(held, RunPurpose::Final, self.platform.env().now(), work).await?;
         }
-        self.drain(&engine, &service.spec, work).await
+        self.drain(&engine, (Some(held), &service.spec), work).await
     }
 
     /// Whether a deployment that is stopped was secured before: by the final backup, or by its log up to where it ends.
@@ -182,7 +182,7 @@ impl ManagedService {
             let last = service.last_made.as_ref();
             return Ok(last.is_some_and(|made| made.run.purpose == RunPurpose::Final && made.run.started >= begun));
         };
-        Ok(self.catalog().await?.latest().is_some() && self.is_stored(end).await?)
+        self.leads_to(end).await
     }
 
     /// Fetches what was written since the last look of a service that was deleted while it ran, before its machines are given up: whoever
@@ -211,7 +211,7 @@ impl ManagedService {
             Ok(engine) => engine,
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 let Some(end) = host.stop(&self.id, spec).await?.log_end else { return Ok(()) };
-                if self.is_stored(&end).await? {
+                if self.leads_to(&end).await? {
                     return Ok(());
                 }
                 host.start(&self.id, spec).await?;
@@ -223,16 +223,30 @@ impl ManagedService {
             return Ok(());
         }
         host.quiesce(&self.id, spec).await?;
-        self.drain(&engine, spec, work).await
+        self.drain(&engine, (None, spec), work).await
     }
 
-    async fn is_stored(&self, end: &LogPosition) -> Result<bool> {
+    /// Whether a restore would come to `end`: a backup ends there, or the log behind it goes on to there without a hole.
+    async fn leads_to(&self, end: &LogPosition) -> Result<bool> {
         let ledger = self.repository.log().await?.ledger();
-        Ok(end.offset > 0 && ledger.covered(&end.lineage).containing(end.offset - 1).is_some())
+        let catalog = self.catalog().await?;
+        let mut stops = catalog.backups().filter_map(|backup| backup.snapshot.stop.as_ref());
+        Ok(stops.any(|stop| {
+            stop.lineage == end.lineage && stop.offset == end.offset
+                || ledger.paths(stop).iter().any(|path| path.passes(&end.lineage, end.offset))
+        }))
     }
 
     /// Follows the log while the deployment is being stopped, until all of it is durable.
-    async fn drain(&self, engine: &Arc<dyn BackupEngine>, spec: &ServiceSpec, work: &Work) -> Result<()> {
+    ///
+    /// Where the log has a hole behind every backup (the server had removed it, or its history is another one), a backup is taken while it
+    /// still runs, if there is a lease for that: log that no backup leads to saves nothing.
+    async fn drain(
+        &self,
+        engine: &Arc<dyn BackupEngine>,
+        (held, spec): (Option<&Held<'_>>, &ServiceSpec),
+        work: &Work,
+    ) -> Result<()> {
         let (repository, clock) = (&self.repository, self.platform.env().clock());
         let log = engine.log().ok_or_else(|| Error::internal("an engine has lost its log"))?;
         let newest = self.catalog().await?.latest().and_then(|backup| backup.snapshot.stop.clone());
@@ -245,6 +259,11 @@ impl ManagedService {
         let stopping = async {
             if let Some(now) = &now {
                 reached(&*sink, now).await?;
+                if let Some(held) = held
+                    && !self.leads_to(now).await?
+                {
+                    self.take(held, RunPurpose::Final, self.platform.env().now(), work).await?;
+                }
             }
             let stopped = host.stop(&self.id, spec).await?;
             let end = stopped.log_end.ok_or_else(|| {
@@ -252,7 +271,11 @@ impl ManagedService {
                     "nobody knows where the log of the stopped deployment ends, so some of it may be missing",
                 )
             })?;
-            reached(&*sink, &end).await
+            reached(&*sink, &end).await?;
+            if self.leads_to(&end).await? {
+                return Ok(());
+            }
+            Err(Error::environment("the log has a hole between the newest backup and its end"))
         };
         let outcome = {
             let mut stream = std::pin::pin!(log.stream(&cx));

@@ -8,5 +8,6 @@ mod failover;
 mod harness;
 mod moments;
 mod refusals;
+mod service;
 mod snapshot;
 mod soak;
