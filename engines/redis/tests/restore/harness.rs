@@ -86,6 +86,14 @@ impl Vault {
             run::capture(repository.as_ref(), &engine, options, &work).await.map(drop)
         });
         writing.await;
+        assert!(!task.is_finished(), "the capture goes on by itself");
+        self.covers(server).await;
+        cancel.cancel();
+        task.await.unwrap().unwrap();
+    }
+
+    /// Waits until the log has come to where the stream of `server` stands.
+    pub(crate) async fn covers(&self, server: &Redis) {
         let end = offset(server).await;
         let lineage = Lineage::new(server.info("replication", "master_replid").await.unwrap().unwrap());
         let deadline = Deadline::after(Duration::from_secs(60));
@@ -94,11 +102,9 @@ impl Vault {
             if ledger.covered(&lineage).as_slice().last().is_some_and(|range| range.end >= end) {
                 break;
             }
-            assert!(!task.is_finished() && !deadline.passed(), "the capture does not come to {end}");
+            assert!(!deadline.passed(), "the capture does not come to {end}");
             tokio::task::yield_now().await;
         }
-        cancel.cancel();
-        task.await.unwrap().unwrap();
     }
 
     pub(crate) async fn restore(&self, backup: &BackupRecord, settings: RestoreSettings) -> Result<Restored> {
