@@ -204,12 +204,7 @@ impl Capture<'_> {
     async fn report(&self, begun: &Begun) -> Result<()> {
         let Begun { at, facts, lost, .. } = begun;
         let Some(lost) = lost else {
-            if self
-                .cx
-                .sink()
-                .ledger()
-                .trunk()
-                .is_none_or(|trunk| self.cx.sink().ledger().covered(trunk).as_slice().is_empty())
+            if route::stored(&self.cx.sink().ledger()).is_none()
                 && self.cx.backup().is_none_or(|end| lineage::position_of(end) != *at)
             {
                 let text = format!("the log begins at {}: take a backup, which it then leads on from", at.offset);

@@ -60,7 +60,7 @@ pub(super) fn route(ledger: &Ledger, backup: Option<&LogPosition>, node: &NodeFa
 }
 
 /// The end of what is stored of the history that the source follows; of its parent, where nothing of itself is.
-fn stored(ledger: &Ledger) -> Option<StreamPosition> {
+pub(super) fn stored(ledger: &Ledger) -> Option<StreamPosition> {
     let mut lineage = ledger.trunk()?.clone();
     loop {
         if let Some(last) = ledger.covered(&lineage).as_slice().last() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backup_core::catalog::BackupRecord;
 use backup_core::log::LogPath;
-use backup_core::run;
+use backup_core::{LogPosition, run};
 use backup_redis::stream::Framer;
 use backup_testkit::redis::RedisPersistence;
 use backup_testkit::wait::{self, Stopwatch};
@@ -53,9 +53,9 @@ impl Writer {
         Self { stop, task }
     }
 
-    async fn end(self) {
+    async fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
+        (&mut self.task).await.unwrap();
     }
 }
 
@@ -150,26 +150,33 @@ impl Soak {
         (self, what)
     }
 
-    /// Waits until the log goes on. Where it does not lead on from the newest backup, that was said, and there is a new one.
+    /// The newest backup from which the log leads to `here`. A server that was put back may have left the history of newer ones.
+    async fn leading_to(&self, here: &LogPosition) -> Option<&BackupRecord> {
+        for backup in self.backups.iter().rev() {
+            if self.vault.path(backup).await.passes(&here.lineage, here.offset) {
+                return Some(backup);
+            }
+        }
+        None
+    }
+
+    /// Waits until the log goes on. Where no backup leads on to it, that was said, and there is a new one.
     async fn settle(&mut self, what: &str) {
         let here = position(&self.server).await;
         self.capture.reaches(&here).await;
-        let newest = self.backups.last().unwrap();
-        let leads_on = self.vault.path(newest).await.passes(&here.lineage, here.offset);
-        if !leads_on {
-            assert!(
-                self.capture.found.has("log-hole"),
-                "{what}: a hole that nobody speaks of, {:?}",
-                self.capture.found
-            );
+        if self.leading_to(&here).await.is_none() {
+            let found = &self.capture.found;
+            assert!(found.has("log-hole"), "{what}: a hole that nobody speaks of, {found:?}");
             self.backups.push(self.vault.backup(&engine(&self.server)).await);
         }
     }
 
     /// All that is stored is whole, and leads to what the server holds.
-    async fn finish(self) {
+    async fn finish(mut self) {
         self.writer.end().await;
-        self.capture.reaches(&position(&self.server).await).await;
+        let end = position(&self.server).await;
+        self.capture.reaches(&end).await;
+        let backup = self.leading_to(&end).await.unwrap().clone();
         self.capture.stop().await;
         let restorable = run::windows(self.vault.0.as_ref(), None, &work()).await.unwrap();
         let unspoken: Vec<_> = restorable.holes.iter().filter(|hole| hole.reason.is_none()).collect();
@@ -181,7 +188,7 @@ impl Soak {
             numbers += assert_numbers(&self.vault, &timed.window.path).await;
         }
         assert!(numbers > 0);
-        assert_complete(&self.vault, self.backups.last().unwrap(), &self.server).await;
+        assert_complete(&self.vault, &backup, &self.server).await;
     }
 }
 
