@@ -10,10 +10,12 @@ pub(super) struct SourceClock {
 }
 
 impl SourceClock {
-    /// The source said `theirs` between the moments `asked` and `heard` of our clock.
-    pub(super) fn learn(&mut self, theirs: Timestamp, asked: Timestamp, heard: Timestamp) {
-        let halfway = asked.checked_add(heard.duration_since(asked) / 2).unwrap_or(asked);
-        self.ahead = theirs.duration_since(halfway);
+    /// The source said `theirs` after it was asked at the moment `asked` of our clock.
+    ///
+    /// It may have said so any time until we heard it. Taken is the earliest, so that a moment is told too late, by a round trip at
+    /// most, and never too early: a restore to it holds nothing that had not happened by then.
+    pub(super) fn learn(&mut self, theirs: Timestamp, asked: Timestamp) {
+        self.ahead = theirs.duration_since(asked);
     }
 
     /// The moment `ours` by the source's clock, or the last one that was told, if that is later.
@@ -36,10 +38,11 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let mut clock = SourceClock::default();
         assert_eq!(clock.at(at(10)), at(10));
-        clock.learn(at(130), at(20), at(40));
-        assert_eq!(clock.at(at(41)), at(141));
-        clock.learn(at(50), at(42), at(42));
-        assert_eq!(clock.at(at(43)), at(141), "the source's clock was put back");
+        // Whenever it was said between 20 and 40, what happened at 131 of the source came at 21 or later.
+        clock.learn(at(130), at(20));
+        assert_eq!(clock.at(at(41)), at(151));
+        clock.learn(at(50), at(42));
+        assert_eq!(clock.at(at(43)), at(151), "the source's clock was put back");
         assert_eq!(clock.at(at(200)), at(208));
     }
 }

@@ -194,14 +194,13 @@ impl Watch {
         questions.push(&["INFO", "everything"]);
         let asked = env.now();
         let answers = self.connection.pipeline(&questions).await?;
-        let heard = env.now();
         let [time, info] = answers.as_slice() else { return Ok(false) };
         let text = info.text().unwrap_or_default();
         let (Some(time), Some(facts)) = (moment(time), NodeFacts::of(&Info::parse(&text))) else { return Ok(false) };
         if facts.position.id != self.id {
             return Err(Error::unavailable(format!("the node went over to another history, {}", facts.position.id)));
         }
-        reader.clock.learn(time, asked, heard);
+        reader.clock.learn(time, asked);
         let (given, come, end) = (reader.intake.given(), reader.intake.offset(), facts.position.offset);
         // Signs of life that are held back are no changes: whoever has what was given has everything.
         let offset = if reader.intake.is_idle() && end == come { given.offset } else { end };
