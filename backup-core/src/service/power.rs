@@ -21,6 +21,7 @@ use crate::catalog::{
 };
 use crate::engine::{BackupEngine, LogOptions, LogSink, Work};
 use crate::entry::Selector;
+use crate::env::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BackupId;
 use crate::position::LogPosition;
@@ -258,20 +259,24 @@ impl ManagedService {
         let host = self.platform.host();
         let stopping = async {
             if let Some(now) = &now {
-                reached(&*sink, now).await?;
+                within(&**clock, reached(&*sink, now)).await?;
                 if let Some(held) = held
                     && !self.leads_to(now).await?
                 {
                     self.take(held, RunPurpose::Final, self.platform.env().now(), work).await?;
                 }
             }
-            let stopped = host.stop(&self.id, spec).await?;
-            let end = stopped.log_end.ok_or_else(|| {
-                Error::environment(
-                    "nobody knows where the log of the stopped deployment ends, so some of it may be missing",
-                )
-            })?;
-            reached(&*sink, &end).await?;
+            let ending = async {
+                let stopped = host.stop(&self.id, spec).await?;
+                let end = stopped.log_end.ok_or_else(|| {
+                    Error::environment(
+                        "nobody knows where the log of the stopped deployment ends, so some of it may be missing",
+                    )
+                })?;
+                reached(&*sink, &end).await?;
+                Ok(end)
+            };
+            let end = within(&**clock, ending).await?;
             if self.leads_to(&end).await? {
                 return Ok(());
             }
@@ -290,9 +295,6 @@ impl ManagedService {
                     Ok(()) => Err(Error::cancelled()),
                     Err(error) => Err(error.context("the log could not be followed to its end")),
                 },
-                () = clock.sleep(PATIENCE) => Err(Error::unavailable(format!(
-                    "the log was not stored to its end within {} s", PATIENCE.as_secs()
-                ))),
             }
         };
         let closed = sink.close().await;
@@ -387,6 +389,16 @@ impl ManagedService {
         if let Err(error) = released.await {
             tracing::warn!(service = %self.id, %error, "the hold on the base of a fork could not be released");
         }
+    }
+}
+
+/// What comes of `waiting` for the log, which takes no longer than [`PATIENCE`].
+async fn within<T>(clock: &dyn Clock, waiting: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = waiting => done,
+        () = clock.sleep(PATIENCE) => Err(Error::unavailable(format!(
+            "the log was not stored to its end within {} s", PATIENCE.as_secs()
+        ))),
     }
 }
 
