@@ -157,27 +157,47 @@ pub(crate) fn dump(port: u16, cli: Option<&Path>, out: &Path) -> Result<(u64, u6
     Ok((bytes, file.metadata()?.len()))
 }
 
-/// Asks for a snapshot alone and passes it on as it comes; the server hangs up behind it.
+/// Asks for a snapshot alone and passes it on as it comes, up to the mark that the server has named before it, as `redis-cli` does.
 fn plain_replica(port: u16, to: &mut impl Write) -> Result<u64, Error> {
+    const MARK: usize = 40;
     let mut server = TcpStream::connect(("127.0.0.1", port))?;
-    server.write_all(b"REPLCONF capa eof\r\nREPLCONF rdb-only 1\r\nSYNC\r\n")?;
-    let (mut buffer, mut head) = (vec![0; 256 << 10], Vec::new());
+    // A snapshot is refused while an answer is on its way.
+    for question in ["REPLCONF capa eof", "REPLCONF rdb-only 1"] {
+        server.write_all(format!("{question}\r\n").as_bytes())?;
+        let mut answer = [0; 5];
+        server.read_exact(&mut answer)?;
+        if answer != *b"+OK\r\n" {
+            return Err(format!("the server does not take {question}").into());
+        }
+    }
+    server.write_all(b"SYNC\r\n")?;
+    let (mut buffer, mut held) = (vec![0; 256 << 10], Vec::new());
+    let mut mark: Option<Vec<u8>> = None;
     let mut bytes = 0;
     loop {
         let len = server.read(&mut buffer)?;
         if len == 0 {
-            return if bytes > 0 { Ok(bytes) } else { Err("the server hung up".into()) };
+            return Err("the server hung up".into());
         }
-        let mut part = &buffer[..len];
-        if bytes == 0 {
-            // The answers and the mark come before the file, which begins with its magic.
-            head.extend_from_slice(part);
-            let Some(at) = head.windows(5).position(|window| window == b"REDIS") else { continue };
-            head.drain(..at);
-            part = &head;
+        held.extend_from_slice(&buffer[..len]);
+        let Some(mark) = &mark else {
+            // Signs of life come before it.
+            let named = held.windows(5).position(|window| window == b"$EOF:").map(|at| at + 5);
+            if let Some(at) = named
+                && held.len() >= at + MARK + 2
+            {
+                mark = Some(held[at..at + MARK].to_vec());
+                held.drain(..at + MARK + 2);
+            }
+            continue;
+        };
+        let given = held.len().saturating_sub(MARK);
+        to.write_all(&held[..given])?;
+        bytes += given as u64;
+        held.drain(..given);
+        if held == *mark {
+            return Ok(bytes);
         }
-        to.write_all(part)?;
-        bytes += part.len() as u64;
     }
 }
 
