@@ -1,5 +1,11 @@
 //! How values of other crates stand in CBOR. Used by `#[cbor(with = …)]`; part of the repository format.
 
+/// For fields that stand there only when they are true.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder passes a reference")]
+pub(crate) const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 /// A moment as whole microseconds since 1970-01-01 UTC (signed 64 bit). Finer parts are cut off.
 pub mod timestamp {
     use jiff::Timestamp;

@@ -173,6 +173,43 @@ impl Clock for SimulatedClock {
     }
 }
 
+/// The clock of the machine, ahead by a time that nobody waits for: for real servers whose service is to grow old.
+#[derive(Debug, Default)]
+pub struct ShiftedClock {
+    clock: SystemClock,
+    by: parking_lot::Mutex<jiff::SignedDuration>,
+}
+
+impl ShiftedClock {
+    /// A clock that is ahead by `by`, or behind when that is negative.
+    #[must_use]
+    pub fn by(by: jiff::SignedDuration) -> Self {
+        Self { clock: SystemClock::default(), by: parking_lot::Mutex::new(by) }
+    }
+
+    /// Sets by how much it is ahead.
+    pub fn set(&self, by: jiff::SignedDuration) {
+        *self.by.lock() = by;
+    }
+}
+
+#[async_trait::async_trait]
+impl Clock for ShiftedClock {
+    fn now(&self) -> Timestamp {
+        let by = *self.by.lock();
+        let end = if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
+        self.clock.now().checked_add(by).unwrap_or(end)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration).await;
+    }
+}
+
 #[cfg(any(test, feature = "test-util"))]
 mod manual {
     use super::{Clock, Debug, Duration, Entropy, Timestamp};

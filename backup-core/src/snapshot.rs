@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use minicbor::{Decode, Encode};
 
 use crate::error::{Error, ErrorKind};
+use crate::member::Group;
 use crate::position::LogPosition;
 
 /// How serious a [`Finding`] is.
@@ -170,6 +171,9 @@ pub struct Snapshot {
     /// microseconds since 1970.
     #[n(12)]
     pub stopped_at: Option<i64>,
+    /// The members that it is of, where it is of several: the entries of each lie in a folder of its name.
+    #[n(13)]
+    pub group: Option<Group>,
 }
 
 impl Snapshot {
@@ -196,7 +200,28 @@ impl Snapshot {
             lossy: Vec::new(),
             facts: BTreeMap::new(),
             stopped_at: None,
+            group: None,
         }
+    }
+
+    /// The header of a backup of a group: everything that follows from its members.
+    ///
+    /// Its moment is that by which everything in it was committed, where all members tell theirs. It has no position: no single one
+    /// would be true.
+    pub fn of_group(
+        engine: impl Into<String>,
+        source: impl Into<String>,
+        method: impl Into<String>,
+        times: (Timestamp, Timestamp),
+        group: Group,
+    ) -> Self {
+        let mut snapshot = Self::new(engine, group.version(), source, method, Consistency::PerPart, times);
+        let moments: Option<Vec<i64>> = group.members.iter().map(|member| member.stopped_at).collect();
+        snapshot.stopped_at = moments.and_then(|moments| moments.into_iter().max());
+        snapshot.findings = group.findings();
+        snapshot.lossy = group.lossy();
+        snapshot.group = Some(group);
+        snapshot
     }
 
     /// Sets the moment of the stop position by the source's clock.

@@ -72,6 +72,8 @@ mutants! {
     losing_modes_in_extraction: ExtractsNaively by suite::extract_places_everything;
     making_links_that_escape: ExtractsNaively by suite::escaping_links_are_refused;
     keeping_nothing: IgnoresKeep by suite::extract_keeps_and_removes;
+    extracting_members_among_each_other: IgnoresFolders by suite::members_go_on_from_their_parents;
+    storing_members_again: NeverReuses by suite::members_go_on_from_their_parents;
     calling_sound_things_damaged: CriesWolf by suite::verification_of_sound_content;
     deciding_by_halves: DecidesByHalves by suite::decisions_are_made_once;
     inventing_backups: OpensAnything by suite::unknown_things_are_refused;

@@ -343,3 +343,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_recipient_keeps_its_name_from_epoch_to_epoch() {
+    let setup = setup(21);
+    for (recipient, identity, wrong) in everyone(&setup) {
+        let first = recipient.wrap(&setup.key, setup.repository, EPOCH, &setup.entropy).unwrap();
+        let next = EpochKey::generate(&setup.entropy);
+        let again = recipient.wrap_as(first.recipient(), &next, setup.repository, EpochId(3), &setup.entropy).unwrap();
+        assert_eq!(again.recipient(), first.recipient());
+        let stored = WrappedKey::parse(&again.encode()).unwrap();
+        assert_eq!(identity.unwrap(&stored, setup.repository, EpochId(3)).unwrap(), next);
+        assert!(wrong.unwrap(&stored, setup.repository, EpochId(3)).is_err());
+        let other: RecipientId = "pass-0000000000000000".parse().unwrap();
+        let foreign = recipient.wrap_as(&other, &next, setup.repository, EpochId(3), &setup.entropy);
+        assert_eq!(foreign.is_ok(), recipient.kind() == RecipientKind::Passphrase);
+        assert_eq!(identity.to_recipient().stable_id(), recipient.stable_id());
+        let both = recipient.to_identity().is_some();
+        assert_eq!(both, identity.is_secret_both_ways());
+    }
+}

@@ -121,6 +121,7 @@ fn existing<Id: Copy>(facts: &Facts<Id>) -> Facts<ForecastId<Id>> {
         bytes: backup.bytes,
         good: backup.good,
         hold: backup.hold,
+        hold_log: backup.hold_log,
         position: backup.position,
     };
     Facts { backups: facts.backups.iter().map(named).collect(), logs: facts.logs.clone(), following: facts.following }

@@ -1,5 +1,7 @@
 //! What every part of one open repository shares.
 
+use std::sync::Arc;
+
 use backup_core::ServiceId;
 use backup_core::env::Env;
 
@@ -16,4 +18,12 @@ pub(crate) struct Context {
     pub(crate) keyring: Keyring,
     pub(crate) env: Env,
     pub(crate) shape: Shape,
+}
+
+impl Context {
+    /// The same, with the epoch of new objects staying what it is.
+    pub(crate) fn pinned(&self) -> Arc<Self> {
+        let (service, store, env) = (self.service.clone(), self.store.clone(), self.env.clone());
+        Arc::new(Self { service, store, keyring: self.keyring.pinned(), env, shape: self.shape })
+    }
 }

@@ -6,20 +6,22 @@
 use std::path::PathBuf;
 
 use backup_core::catalog::{
-    Actor, BackupRecord, Catalog, Event, ManifestRef, Origin, PackId, RestorePurpose, Role as ActorRole, RunPurpose,
-    ServiceChange, ServiceSpec, Totals,
+    Actor, BackupRecord, Catalog, Condemned, Event, KeyChange, ManifestRef, Origin, PackId, PackMove, RestorePurpose,
+    Role as ActorRole, RunPurpose, ServiceChange, ServiceSpec, SessionPacks, Totals, Wrap,
 };
 use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
 use backup_core::env::Env;
 use backup_core::log::{AsOf, LineageRecord, LogEpoch, LogIndex, LogPurpose, NamedPoint, Notation, Note, TimeSample};
 use backup_core::{
-    BackupId, Consistency, Finding, Lineage, LogPosition, LossyItem, ServiceId, SessionId, Severity, Snapshot,
+    BackupId, Consistency, Finding, Group, Lineage, LogPosition, LossyItem, Member, MemberName, ServiceId, SessionId,
+    Severity, Snapshot,
 };
-use backup_crypto::{ObjectKind, RepositoryId, Suite};
+use backup_crypto::{EpochId, ObjectKind, RepositoryId, Suite};
 
 use crate::envelope;
-use crate::journal::{Entry, FORMAT, Genesis, Place, PlainObject};
+use crate::journal::{Entry, EpochRecord, FORMAT, Genesis, Place, PlainObject};
 use crate::keyring::tests::keyring;
+use crate::keys::succession::{self, Succession};
 use crate::layout;
 use crate::log::name::Piece as LogPiece;
 use crate::log::object::{LogObject, LogSheet, sheet};
@@ -102,6 +104,7 @@ fn journal_entries() {
         suite: 2,
         created_at: now,
         objects: vec![PlainObject { name: "repository".to_owned(), digest: [2; 32] }],
+        epochs: None,
     };
     let events = vec![
         Event::SessionOpened { session: session(), at: now, parent: Some(backup()), adopted: vec![session()] },
@@ -119,6 +122,61 @@ fn journal_entries() {
     let stored = golden("journal-object.hex", &sealed);
     assert_eq!(sealed, stored);
     assert_eq!(envelope::open(&keyring, ObjectKind::Journal, &name, &stored).unwrap(), b"an entry");
+}
+
+#[test]
+fn journal_events_of_keys() {
+    let at = Env::seeded(0).now();
+    let by = Actor::new(ActorRole::Operator, "alex");
+    let wrap = |epoch: u32| Wrap {
+        epoch,
+        recipient: "x25519-0123456789abcdef".to_owned(),
+        name: format!("keys/{epoch:04}/x25519-0123456789abcdef.0011223344556677"),
+        digest: [epoch as u8; 32],
+    };
+    let recipient = || "x25519-0123456789abcdef".to_owned();
+    let changes = [
+        KeyChange::Announced { wraps: vec![wrap(1)], epoch: None },
+        KeyChange::Added {
+            recipient: recipient(),
+            label: Some("offline".to_owned()),
+            public: Some([5; 32]),
+            wraps: vec![wrap(1).name],
+        },
+        KeyChange::Announced { wraps: vec![wrap(2)], epoch: Some(2) },
+        KeyChange::EpochBegun {
+            epoch: 2,
+            fingerprint: [6; 16],
+            wraps: vec![wrap(2).name],
+            removed: vec!["pass-0123456789abcdef".to_owned()],
+        },
+        KeyChange::Described { recipient: recipient(), label: None, public: None },
+        KeyChange::Abandoned { wraps: vec![wrap(2).name] },
+    ];
+    let events = changes.into_iter().map(|change| Event::Keys { change, by: by.clone(), at }).collect();
+    let objects = vec![PlainObject { name: wrap(1).name, digest: [7; 32] }];
+    let epochs = Some(vec![EpochRecord { epoch: 1, fingerprint: [8; 16] }]);
+    let service = ServiceId::new("svc").unwrap();
+    let genesis = Genesis { format: FORMAT, repository: [1; 16], service, suite: 1, created_at: at, objects, epochs };
+    let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
+        Entry { number: 1, previous: [0; 32], nonce: [4; 16], at, genesis: Some(genesis), events };
+    check("journal-entry-keys.hex", &entry);
+}
+
+#[test]
+fn the_succession_of_epochs() {
+    let at = Env::seeded(0).now();
+    check("succession.hex", &Succession { epoch: 2, fingerprint: [6; 16], at });
+    let fingerprint = backup_crypto::EpochFingerprint::from_bytes([6; 16]);
+    let (name, sealed) = succession::seal(&keyring(4), EpochId(2), fingerprint, at).unwrap();
+    let stored = golden("succession-object.hex", &sealed);
+    assert_eq!((name.as_str(), &sealed), ("epochs/0002", &stored));
+    assert_eq!(succession::open(&keyring(4), EpochId(2), &stored).unwrap(), fingerprint);
+    // The name of a later wrap follows from its bytes.
+    let recipient = "key-0123456789abcdef".parse().unwrap();
+    let name = layout::later_key(EpochId(2), &recipient, b"a wrap").unwrap();
+    let digest = blake3::hash(b"a wrap").to_hex();
+    assert_eq!(name.as_str(), format!("keys/0002/key-0123456789abcdef.{}", &digest[..16]));
 }
 
 fn lineage() -> LineageRecord {
@@ -155,6 +213,43 @@ fn journal_events_of_the_log() {
         Entry { number: 2, previous: [3; 32], nonce: [4; 16], at: now, genesis: None, events };
     check("journal-entry-log.hex", &entry);
     check("snapshot-moment.hex", &snapshot().with_stopped_at("2026-11-27T04:05:06.789Z".parse().unwrap()));
+}
+
+#[test]
+fn groups() {
+    let now = Env::seeded(0).now();
+    let member = |name: &str, second: i64| {
+        let taken = now.checked_add(jiff::SignedDuration::from_secs(second)).unwrap();
+        let snapshot = snapshot().with_stopped_at("2026-11-27T04:05:06.789Z".parse().unwrap());
+        Member::new(MemberName::new(name).unwrap(), snapshot).with_taken_at(taken)
+    };
+    let group = Group::new(vec![member("slots-00000", 0), member("slots-08192", 2)]).unwrap();
+    assert_eq!(group.skew, Some(2_000_000));
+    check("snapshot-group.hex", &Snapshot::of_group("redis-cluster", "42", "replication", (now, now), group));
+}
+
+#[test]
+fn journal_events_of_collections() {
+    let at = Env::seeded(0).now();
+    let by = Actor::new(ActorRole::Operator, "alex");
+    let pack = |number| PackId { session: session(), number };
+    let moves = vec![PackMove { from: pack(3), to: pack(9), base: 17, count: 40 }];
+    let mut collection = Condemned::default();
+    (collection.number, collection.pins, collection.bytes) = (2, 5, 1_000);
+    collection.packs = vec![SessionPacks::new(session(), [0, 1, 3], true)];
+    collection.log.insert(Lineage::new("1"), 70_000);
+    (collection.session, collection.moves) = (Some(session()), moves.clone());
+    let events = vec![
+        Event::Condemned { collection: Box::new(collection), at },
+        Event::SweepBegun { collection: 2, at },
+        Event::Swept { collection: 2, at },
+        Event::CollectionWithdrawn { collection: 3, by: by.clone(), at },
+        Event::BackupReinstated { backup: backup(), by, at },
+        Event::PacksRecovered { session: session(), moves },
+    ];
+    let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
+        Entry { number: 4, previous: [3; 32], nonce: [4; 16], at, genesis: None, events };
+    check("journal-entry-collections.hex", &entry);
 }
 
 #[test]
@@ -201,7 +296,7 @@ fn journal_events_of_decisions() {
     let (hold, reason) = ("case-7".to_owned(), "evidence".to_owned());
     let mut events = vec![
         Event::BackupExpired { backup: backup(), reason: "old".to_owned(), by: by.clone(), at },
-        Event::HoldPlaced { backup: backup(), hold: hold.clone(), reason, by: by.clone(), at },
+        Event::HoldPlaced { backup: backup(), hold: hold.clone(), reason, by: by.clone(), at, log: false },
         Event::HoldReleased { backup: backup(), hold, by: by.clone(), at },
     ];
     let service = |(n, change)| Event::Service { change, lease: (n % 2 == 0).then_some(n), by: by.clone(), at };
@@ -229,7 +324,7 @@ fn pieces_of_log() {
     index.notes.push(Note { offset: piece.end, bytes: b"said".to_vec() });
     let sheet = sheet(&of, &piece, (LogPurpose::Import, Some(lineage())), Some([6; 32]), index);
     check("log-sheet.hex", &sheet);
-    let hash = keyring.hash_key(keyring.current()).unwrap();
+    let hash = &keyring.hash_key(keyring.current()).unwrap();
     let said = minicbor::to_vec(&sheet).unwrap();
     let mut builder = PackBuilder::named(ObjectKind::Log, name.clone(), &keyring, Vec::new()).unwrap();
     builder.push(Role::Data, Codec::Raw, b"bytes", 5, content_id_of(hash, b"bytes")).unwrap();
@@ -295,7 +390,7 @@ fn manifests() {
 fn packs() {
     let keyring = keyring(2);
     let id = PackId { session: session(), number: 8 };
-    let hash = keyring.hash_key(keyring.current()).unwrap();
+    let hash = &keyring.hash_key(keyring.current()).unwrap();
     let text = b"compressible compressible compressible compressible compressible".as_slice();
     let mut builder = PackBuilder::new(id, &keyring, Vec::new()).unwrap();
     builder.push(Role::Data, Codec::Raw, b"raw", 3, content_id_of(hash, b"raw")).unwrap();

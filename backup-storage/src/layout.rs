@@ -3,10 +3,13 @@
 //!
 //! ```text
 //! repository                                  plain description: format, repository id, suite
-//! keys/<epoch %04d>/<recipient>               epoch keys, wrapped
+//! keys/<epoch %04d>/<recipient>               epoch keys, wrapped when the repository was created
+//! keys/<epoch %04d>/<recipient>.<%016x>       epoch keys, wrapped later
+//! epochs/<epoch %04d>                         succession: which key follows, sealed in the epoch before
 //! catalog/<generation %04d>/<number %020d>    the journal; a rebuild begins a new generation
 //! packs/<session>/<number %06d>               packs: content, block maps and manifests
 //! packs/<session>/commit                      witness: which journal entry made this session a backup
+//! packs/<session>/alive-<number %06d>         sign of life of a session that has not ended
 //! purge                                       mark: what lies here without keys is being destroyed
 //! log/<lineage>/<epoch %08d>/<sequence %010d>-<start %016x>-<end %016x>   pieces of log, see [`crate::log`]
 //! ```
@@ -22,10 +25,15 @@ use crate::store::ObjectName;
 pub(crate) const CATALOG: &str = "catalog";
 /// The folder of all sessions.
 pub(crate) const PACKS: &str = "packs";
+/// How the names of signs of life begin.
+const ALIVE: &str = "alive-";
 /// The folder of the log.
 pub(crate) const LOG: &str = "log";
 /// The folder of wrapped keys.
 pub(crate) const KEYS: &str = "keys";
+
+/// The folder of the succession of epochs.
+pub(crate) const EPOCHS: &str = "epochs";
 
 /// The mark of a repository that is being destroyed, see [`crate::vault`].
 pub(crate) const PURGE: &str = "purge";
@@ -38,6 +46,40 @@ pub(crate) fn repository() -> Result<ObjectName> {
 /// One wrap of an epoch key.
 pub(crate) fn key(epoch: EpochId, recipient: &RecipientId) -> Result<ObjectName> {
     ObjectName::new(format!("{KEYS}/{:04}/{recipient}", epoch.0))
+}
+
+/// One wrap of an epoch key that is stored after the repository was created. The name follows from the object, so that no name is ever
+/// used twice, whoever is removed and added again.
+pub(crate) fn later_key(epoch: EpochId, recipient: &RecipientId, object: &[u8]) -> Result<ObjectName> {
+    let digest = blake3::hash(object).to_hex();
+    ObjectName::new(format!("{KEYS}/{:04}/{recipient}.{}", epoch.0, &digest[..16]))
+}
+
+/// The folder of the wraps of one epoch's key.
+pub(crate) fn keys_of(epoch: EpochId) -> String {
+    format!("{KEYS}/{:04}", epoch.0)
+}
+
+/// Epoch and recipient of the wrap `name`. Foreign names are `None`.
+pub(crate) fn key_place(name: &str) -> Option<(EpochId, &str)> {
+    let (epoch, file) = name.strip_prefix(KEYS)?.strip_prefix('/')?.split_once('/')?;
+    let recipient = file.split_once('.').map_or(file, |(recipient, _)| recipient);
+    Some((epoch_number(epoch)?, recipient))
+}
+
+/// What tells of the epoch that follows another.
+pub(crate) fn epoch(epoch: EpochId) -> Result<ObjectName> {
+    ObjectName::new(format!("{EPOCHS}/{:04}", epoch.0))
+}
+
+/// The epoch that the object `name` tells of. Foreign names are `None`.
+pub(crate) fn epoch_place(name: &str) -> Option<EpochId> {
+    epoch_number(name.strip_prefix(EPOCHS)?.strip_prefix('/')?)
+}
+
+fn epoch_number(digits: &str) -> Option<EpochId> {
+    let number: u32 = digits.parse().ok().filter(|number| *number > 0)?;
+    (format!("{number:04}") == digits).then_some(EpochId(number))
 }
 
 /// One entry of the journal. The first has number 1.
@@ -60,6 +102,11 @@ pub(crate) fn witness(session: SessionId) -> Result<ObjectName> {
     ObjectName::new(format!("{PACKS}/{session}/commit"))
 }
 
+/// One sign of life of a session.
+pub(crate) fn alive(session: SessionId, number: u32) -> Result<ObjectName> {
+    ObjectName::new(format!("{PACKS}/{session}/{ALIVE}{number:06}"))
+}
+
 /// What the name of an object below `packs/` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionObject {
@@ -67,6 +114,18 @@ pub(crate) enum SessionObject {
     Pack(PackId),
     /// The witness of a commit.
     Witness(SessionId),
+    /// A sign of life.
+    Alive(SessionId),
+}
+
+impl SessionObject {
+    /// The session in whose folder it lies.
+    pub(crate) fn session(&self) -> SessionId {
+        match self {
+            Self::Pack(id) => id.session,
+            Self::Witness(session) | Self::Alive(session) => *session,
+        }
+    }
 }
 
 /// Reads a name below `packs/`. Foreign names are `None`.
@@ -76,7 +135,11 @@ pub(crate) fn session_object(name: &str) -> Option<SessionObject> {
     if file == "commit" {
         return Some(SessionObject::Witness(session));
     }
-    let number: u32 = file.parse().ok().filter(|_| file.len() >= 6 && file.bytes().all(|b| b.is_ascii_digit()))?;
+    let digits = |text: &str| text.len() >= 6 && text.bytes().all(|b| b.is_ascii_digit());
+    if let Some(number) = file.strip_prefix(ALIVE) {
+        return digits(number).then_some(SessionObject::Alive(session));
+    }
+    let number: u32 = file.parse().ok().filter(|_| digits(file))?;
     Some(SessionObject::Pack(PackId { session, number }))
 }
 
@@ -99,9 +162,18 @@ mod tests {
         let id = PackId { session, number: 7 };
         assert_eq!(session_object(pack(id).unwrap().as_str()), Some(SessionObject::Pack(id)));
         assert_eq!(session_object(witness(session).unwrap().as_str()), Some(SessionObject::Witness(session)));
+        assert_eq!(session_object(alive(session, 3).unwrap().as_str()), Some(SessionObject::Alive(session)));
         assert_eq!(entry_place(entry(1, 42).unwrap().as_str()), Some((1, 42)));
         for foreign in ["packs", "packs/x/000001", "packs/x", "other/y/000001", "packs/../000001"] {
             assert_eq!(session_object(foreign), None, "{foreign}");
+        }
+        let recipient: RecipientId = "x25519-00".parse().unwrap();
+        for name in [key(EpochId(3), &recipient).unwrap(), later_key(EpochId(3), &recipient, b"object").unwrap()] {
+            assert_eq!(key_place(name.as_str()), Some((EpochId(3), "x25519-00")));
+        }
+        assert_eq!(epoch_place(epoch(EpochId(12345)).unwrap().as_str()), Some(EpochId(12345)));
+        for foreign in ["keys/3/x", "keys/0000/x", "keys/+003/x", "keys/0003", "epochs/00003", "epochs/3"] {
+            assert_eq!((key_place(foreign), epoch_place(foreign)), (None, None), "{foreign}");
         }
         assert_eq!(session_object(&format!("packs/{session}/+00001")), None);
         assert_eq!(entry_place("catalog/1/1"), None);

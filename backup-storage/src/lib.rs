@@ -9,7 +9,10 @@ pub mod fault;
 #[doc(hidden)]
 pub mod primitives;
 pub mod store;
+#[cfg(feature = "vault-transit")]
+pub mod transit;
 
+mod collect;
 mod context;
 mod envelope;
 mod extract;
@@ -18,6 +21,7 @@ mod fetch;
 mod golden;
 mod journal;
 mod keyring;
+mod keys;
 mod layout;
 mod log;
 mod manifest;
@@ -25,6 +29,7 @@ mod pack;
 mod pipeline;
 mod reader;
 mod rebuild;
+mod replicate;
 mod repository;
 mod session;
 mod settings;
@@ -32,8 +37,10 @@ mod vault;
 mod verify;
 mod witness;
 
+pub use keys::{AddRecipient, ChangedKeys, EpochInfo, KeyHolder, KeyReport, LeftObject, RecipientInfo, Unlock};
 pub use log::compact::{CompactLog, CompactedLog};
 pub use rebuild::{Rebuilt, RecoveredBackup, Skipped};
+pub use replicate::{LogLag, RegionState, Replicated};
 pub use repository::{CreateOptions, Repository};
 pub use settings::RepositorySettings;
 pub use vault::{SharedKeys, Vault, VaultKeys};

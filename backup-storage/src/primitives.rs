@@ -66,10 +66,9 @@ impl Kernels {
     pub fn pack(&mut self, content: &[u8]) -> Result<Vec<u8>> {
         let id = PackId { session: SessionId::from_bytes([1; 16]), number: 0 };
         let mut builder = PackBuilder::new(id, &self.keyring, std::mem::take(&mut self.out))?;
-        let key = self.keyring.hash_key(self.keyring.current())?.clone();
+        let key = self.keyring.hash_key(self.keyring.current())?;
         for segment in content.chunks(crate::pack::SEGMENT) {
-            let (codec, packed) = self.compressor.compress(segment)?;
-            builder.push(Role::Data, codec, packed, segment.len(), content_id_of(&key, segment))?;
+            builder.add(Role::Data, &mut self.compressor, segment, content_id_of(&key, segment))?;
         }
         Ok(builder.finish()?.object)
     }
@@ -131,6 +130,8 @@ pub mod parsers {
         let _ = parse_key("keys/0001/x", bytes);
         let _ = crate::layout::session_object(&String::from_utf8_lossy(bytes));
         let _ = crate::layout::entry_place(&String::from_utf8_lossy(bytes));
+        let _ = crate::layout::key_place(&String::from_utf8_lossy(bytes));
+        let _ = crate::layout::epoch_place(&String::from_utf8_lossy(bytes));
     }
 
     /// What a pack says about itself, as an object and as the plaintext of a footer.
@@ -150,6 +151,7 @@ pub mod parsers {
         }
         let _ = minicbor::decode::<Entry<<Catalog as Fold>::Event>>(bytes);
         let _ = minicbor::decode::<ManifestEntry>(bytes);
+        let _ = minicbor::decode::<crate::keys::succession::Succession>(bytes);
         let _ = Root::decode(bytes);
         let _ = decode_packs(bytes);
         let _ = decode_parts(bytes);

@@ -4,22 +4,22 @@
 //! all; nothing is ever written twice; and the next backup succeeds.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use backup_core::catalog::BackupRecord;
 use backup_core::engine::Work;
-use backup_core::entry::{EntryMeta, EntryPath, Selector};
+use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::env::Env;
 use backup_core::repository::{ParentChoice, Repository as _, VerifyLevel};
-use backup_core::{BackupSinkExt, BackupSource, Consistency, ServiceId, Snapshot};
+use backup_core::{BackupSinkExt, Consistency, ServiceId, Snapshot};
 use backup_crypto::{Identity, RawKey};
-use backup_storage::fault::{Crash, FaultPlan, FaultStore, WriteOnceGuard};
+use backup_storage::fault::{Crash, DroppedAfter, FaultPlan, FaultStore, WriteOnceGuard};
 use backup_storage::store::{Store, StoreSettings};
 use backup_storage::{CreateOptions, Repository, RepositorySettings};
-use futures::StreamExt;
+
+mod content;
+
+use content::{Content, read};
 
 /// Seeds of each test; more by `BACKUP_FAULT_SEEDS`, one by `BACKUP_FAULT_SEED`.
 fn seeds() -> Vec<u64> {
@@ -29,8 +29,6 @@ fn seeds() -> Vec<u64> {
         None => (0..number("BACKUP_FAULT_SEEDS").unwrap_or(1_000)).collect(),
     }
 }
-
-type Content = BTreeMap<String, Vec<u8>>;
 
 /// Some entries whose content follows from the seed and the round.
 fn content(seed: u64, round: u64) -> Content {
@@ -111,39 +109,6 @@ impl World {
         if late {
             self.faults.flush_late().await;
         }
-    }
-}
-
-async fn read(source: &dyn BackupSource) -> Content {
-    let mut content = Content::new();
-    let mut entries = source.entries(Selector::all());
-    while let Some(entry) = entries.next().await {
-        let entry = entry.unwrap();
-        let mut bytes = Vec::new();
-        let mut pieces = source.read(&entry.meta.path, 0..entry.len);
-        while let Some(piece) = pieces.next().await {
-            bytes.extend_from_slice(&piece.unwrap());
-        }
-        content.insert(entry.meta.path.to_string(), bytes);
-    }
-    content
-}
-
-/// A future that is dropped after so many polls.
-struct Limited<F> {
-    future: Pin<Box<F>>,
-    polls: u64,
-}
-
-impl<F: Future> Future for Limited<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.polls == 0 {
-            return Poll::Ready(None);
-        }
-        self.polls -= 1;
-        self.future.as_mut().poll(cx).map(Some)
     }
 }
 
@@ -233,7 +198,7 @@ async fn a_process_that_dies_at_any_request() {
 async fn a_future_that_is_dropped_at_any_await() {
     live_all(async |seed, world, content| {
         world.faults.set_plan(FaultPlan::quiet().yields(3));
-        Limited { future: Box::pin(world.backup(content)), polls: seed % 80 }.await
+        DroppedAfter::new(seed % 80, world.backup(content)).await
     })
     .await;
 }

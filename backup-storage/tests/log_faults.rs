@@ -6,9 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use backup_core::engine::{LogOptions, LogSink, LogSource, Work};
@@ -17,7 +15,7 @@ use backup_core::log::{LineageRecord, LogEpoch, LogRange, Mark, Notation};
 use backup_core::repository::Repository as _;
 use backup_core::{ErrorKind, Lineage, LogPosition, ServiceId};
 use backup_crypto::{Identity, RawKey};
-use backup_storage::fault::{Crash, FaultPlan, FaultStore, WriteOnceGuard};
+use backup_storage::fault::{Crash, DroppedAfter, FaultPlan, FaultStore, WriteOnceGuard};
 use backup_storage::store::{Store, StoreSettings};
 use backup_storage::{CreateOptions, Repository, RepositorySettings};
 use bytes::Bytes;
@@ -307,24 +305,6 @@ impl World {
     }
 }
 
-/// A future that is dropped after so many polls.
-struct Limited<F> {
-    future: Pin<Box<F>>,
-    polls: u64,
-}
-
-impl<F: Future> Future for Limited<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.polls == 0 {
-            return Poll::Ready(None);
-        }
-        self.polls -= 1;
-        self.future.as_mut().poll(cx).map(Some)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_stormy_store() {
     let mut acknowledged = 0;
@@ -376,7 +356,7 @@ async fn a_future_that_is_dropped_at_any_await() {
         for round in 0..3 {
             world.faults.set_plan(FaultPlan::quiet().yields(3));
             let polls = world.dice.below(200);
-            Limited { future: Box::pin(world.life(12)), polls }.await;
+            DroppedAfter::new(polls, world.life(12)).await;
             if round == 1 {
                 world.fail_over();
             }

@@ -9,10 +9,10 @@ use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::env::Env;
 use backup_core::repository::{Found, ParentChoice, Repository};
 use backup_core::{Consistency, ErrorKind, ServiceId, Snapshot};
-use backup_crypto::{Identity, RawKey};
+use backup_crypto::{Identity, RawKey, X25519SecretKey};
 use backup_storage::fault::{Crash, Fault, FaultOp, FaultPlan, FaultStore};
 use backup_storage::store::{ObjectName, Store, StoreSettings};
-use backup_storage::{SharedKeys, Vault};
+use backup_storage::{AddRecipient, KeyHolder, SharedKeys, Vault};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -147,6 +147,48 @@ async fn a_process_that_dies_anywhere_leaves_what_the_next_one_finishes() {
         assert_eq!(names(&Store::from_object_store(inner)).await, [""; 0]);
         if finished {
             assert!(after > 5, "{after}");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_of_several_epochs_and_recipients_go_first_and_nobody_is_locked_out_of_finishing() {
+    for after in 0.. {
+        let inner = Arc::new(InMemory::new());
+        let faults = FaultStore::new(Arc::clone(&inner) as Arc<dyn ObjectStore>, after, FaultPlan::quiet());
+        let vault = vault(Store::from_object_store(Arc::new(faults.clone())));
+        let service = id("svc");
+        let repository = filled(&vault, &service).await;
+        let (settings, env) = (backup_storage::RepositorySettings::default(), Env::seeded(9));
+        let identity = Identity::from(key());
+        let opened = backup_storage::Repository::open(vault.store(), service.clone(), identity, &settings, env).await;
+        let (opened, by) = (opened.unwrap(), Actor::new(Role::Operator, "test"));
+        // Names of keys come before and behind the one of who destroys.
+        for seed in 20..24 {
+            let other = KeyHolder::from(X25519SecretKey::take(&mut [seed; 32]).public_key());
+            opened.add_recipient(&other, &AddRecipient::default(), &by, &work()).await.unwrap();
+        }
+        opened.rotate_keys(&[], &by, &work()).await.unwrap();
+        opened.rotate_keys(&[], &by, &work()).await.unwrap();
+        drop(opened);
+        doom(&*repository).await;
+        drop(repository);
+        faults.crash(Crash { after, lands: after % 2 == 0, hangs: true });
+        let finished = tokio::select! {
+            outcome = destroy(&vault, &service) => { assert_eq!(outcome.unwrap().keys, 15); true }
+            () = faults.crashed() => false,
+        };
+        faults.revive();
+        let rest =
+            names(&Store::from_object_store(Arc::clone(&inner) as Arc<dyn ObjectStore>).at("svc").unwrap()).await;
+        if rest.iter().any(|name| name.starts_with("keys/")) {
+            assert!(rest.iter().any(|name| name.starts_with("catalog/")), "what can be read goes first");
+        }
+        destroy(&vault, &service).await.unwrap();
+        assert_eq!(names(&Store::from_object_store(inner)).await, [""; 0], "{after}");
+        if finished {
+            assert!(after > 8, "{after}");
             return;
         }
     }

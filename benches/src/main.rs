@@ -6,6 +6,7 @@
 
 mod changes;
 mod chart;
+mod clickhouse;
 mod figures;
 mod postgres;
 mod process;
@@ -69,6 +70,18 @@ enum Bench {
         #[command(flatten)]
         common: Common,
     },
+    /// Parts of a ClickHouse server: full backup, unchanged second backup, second backup after 1 % was inserted, restore, beside `zstd -1`
+    /// over the same files.
+    Clickhouse {
+        /// Size of the parts in MB.
+        #[arg(long, default_value_t = 1024)]
+        size: u64,
+        /// In about so many files: one table of many small parts, instead of several tables of larger ones.
+        #[arg(long)]
+        files: Option<u64>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// One measured piece of work; what the benchmarks start as processes of their own.
     #[command(hide = true)]
     Child {
@@ -84,6 +97,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bench::Changes { size, common } => runtime.block_on(changes::run(size, common.runs, &common.out)),
         Bench::Wal { size, common } => runtime.block_on(wal::run(size, common.runs, &common.out)),
         Bench::Redis { size, common } => runtime.block_on(redis::run(size, common.runs, &common.out)),
+        Bench::Clickhouse { size, files, common } => {
+            runtime.block_on(clickhouse::run(size, files, common.runs, &common.out))
+        }
         Bench::Child { work } => runtime.block_on(process::work(work)),
     }
 }

@@ -19,7 +19,7 @@ use backup_storage::{CreateOptions, Repository, RepositorySettings};
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
-use crate::{redis, yardstick};
+use crate::{clickhouse, redis, yardstick};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -49,6 +49,10 @@ pub(crate) enum Work {
     RedisRestore { vault: PathBuf, url: String },
     /// A Redis server gets everything from another one.
     RedisSync { source: u16, target: u16 },
+    /// A backup of the ClickHouse server at `url`, whose data directory is `data`, into the vault, which is made if it does not exist.
+    ClickhouseBackup { vault: PathBuf, url: String, data: PathBuf },
+    /// The newest backup into the running ClickHouse server at `url`, whose data directory is `data`.
+    ClickhouseRestore { vault: PathBuf, url: String, data: PathBuf },
     /// `zstd -1` with as many threads as there are processors, over all files of a directory into one file.
     Zstd { dir: PathBuf, out: PathBuf },
 }
@@ -73,6 +77,12 @@ impl Work {
             Self::RedisRestore { vault, url } => vec!["redis-restore".into(), vault.into(), url.into()],
             Self::RedisSync { source, target } => {
                 vec!["redis-sync".into(), source.to_string().into(), target.to_string().into()]
+            }
+            Self::ClickhouseBackup { vault, url, data } => {
+                vec!["clickhouse-backup".into(), vault.into(), url.into(), data.into()]
+            }
+            Self::ClickhouseRestore { vault, url, data } => {
+                vec!["clickhouse-restore".into(), vault.into(), url.into(), data.into()]
             }
             Self::Zstd { dir, out } => vec!["zstd".into(), dir.into(), out.into()],
         }
@@ -145,6 +155,11 @@ pub(crate) async fn work(work: Work) -> Result<(), Error> {
             redis::sync(source, target)?;
             (0, 0)
         }
+        Work::ClickhouseBackup { vault, url, data } => {
+            let record = clickhouse::take(&vault, &url, &data).await?;
+            (record.data_bytes, record.stored_bytes)
+        }
+        Work::ClickhouseRestore { vault, url, data } => clickhouse::put_back(&vault, &url, &data).await?,
         Work::Zstd { dir, out } => yardstick::compress(&dir, &out)?,
     };
     let wall = (clock.monotonic() - begun).as_secs_f64();

@@ -58,6 +58,16 @@ pub(crate) fn size(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
+/// How many files there are below `dir`.
+pub(crate) fn count(dir: &Path) -> io::Result<u64> {
+    let mut files = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        files += if entry.file_type()?.is_dir() { count(&entry.path())? } else { 1 };
+    }
+    Ok(files)
+}
+
 /// Has `program` receive the log up to `end` and compresses each complete segment meanwhile, as an archive script does; bytes in and out.
 pub(crate) fn receive(program: &Path, dir: &Path, url: &str, slot: &str, end: &str) -> io::Result<(u64, u64)> {
     let mut child = Command::new(program)

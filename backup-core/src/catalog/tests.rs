@@ -1,7 +1,8 @@
 use super::*;
 use crate::env::Env;
 use crate::id::ServiceId;
-use crate::log::{Fork, Notation};
+use crate::log::{Fork, LineageRecord, LogEpoch, LogPurpose, Notation};
+use crate::position::Lineage;
 use crate::snapshot::{Consistency, Snapshot};
 use proptest::prelude::*;
 
@@ -261,6 +262,7 @@ fn held(n: u8, hold: &str) -> Event {
         reason: "evidence".to_owned(),
         by: actor(),
         at: Timestamp::UNIX_EPOCH,
+        log: false,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod context;
 mod log;
+pub mod members;
 mod patch;
 mod sink;
 mod source;

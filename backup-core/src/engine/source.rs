@@ -45,6 +45,9 @@ pub enum Existing {
 pub struct Extract {
     /// Where entries go. Must exist.
     pub root: PathBuf,
+    /// Only what lies in this folder of the backup, as if it were the whole: its entries stand in `root` without it. The other paths
+    /// of the order name it all the same, and must lie in it.
+    pub folder: Option<EntryPath>,
     /// Folders of the backup that go elsewhere: entries at or below the path go into the directory instead. Each directory
     /// must exist; the longest matching path wins.
     pub elsewhere: Vec<(EntryPath, PathBuf)>,
@@ -67,6 +70,7 @@ impl Extract {
     pub fn into_dir(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
+            folder: None,
             elsewhere: Vec::new(),
             selector: Selector::all(),
             except: Vec::new(),
@@ -74,6 +78,27 @@ impl Extract {
             existing: Existing::Refuse,
             keep: Vec::new(),
         }
+    }
+
+    /// Takes one folder of the backup as the whole.
+    #[must_use]
+    pub fn with_folder(mut self, folder: EntryPath) -> Self {
+        self.folder = Some(folder);
+        self
+    }
+
+    /// Whether everything that is ordered lies in [`folder`](Self::folder).
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when something does not.
+    pub fn check(&self) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let named = self.elsewhere.iter().map(|(path, _)| path).chain(&self.last).chain(&self.except);
+        let outside = named.into_iter().any(|path| !path.is_within(folder.as_bytes()));
+        if outside || !self.selector.is_inside(folder) {
+            return Err(Error::invalid(format!("only {folder} is extracted, and the order reaches beyond")));
+        }
+        Ok(())
     }
 
     /// Sends a folder elsewhere.
@@ -131,6 +156,16 @@ pub struct Extracted {
     pub written_bytes: u64,
     /// Files of the target that were removed because the backup does not have them.
     pub removed: u64,
+}
+
+impl std::ops::AddAssign for Extracted {
+    fn add_assign(&mut self, more: Self) {
+        let Self { entries, bytes, written_bytes, removed } = more;
+        self.entries += entries;
+        self.bytes += bytes;
+        self.written_bytes += written_bytes;
+        self.removed += removed;
+    }
 }
 
 /// One committed backup, opened for reading. Everything that is returned has been authenticated.

@@ -84,6 +84,21 @@ impl EntryPath {
         }
     }
 
+    /// This path as one below `folder`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when it becomes too long.
+    pub fn below(&self, folder: &Self) -> Result<Self> {
+        Self::new([folder.as_bytes(), b"/", self.as_bytes()].concat())
+    }
+
+    /// What of this path is below `folder`; none for the folder itself and for what lies outside.
+    #[must_use]
+    pub fn inside(&self, folder: &Self) -> Option<Self> {
+        let rest = self.0.strip_prefix(folder.as_bytes())?.strip_prefix(b"/")?;
+        Some(Self(rest.to_vec()))
+    }
+
     /// The last component.
     #[must_use]
     pub fn file_name(&self) -> &[u8] {
@@ -159,6 +174,18 @@ mod tests {
         assert_eq!(path.to_string(), r"base/\xff\xfe");
         assert_eq!(path.file_name(), b"\xff\xfe");
         assert_eq!(path.parent().unwrap().as_bytes(), b"base");
+    }
+
+    #[test]
+    fn paths_go_into_folders_and_come_out_again() {
+        let [path, folder] = ["base/1", "a"].map(|path| EntryPath::new(path).unwrap());
+        let below = path.below(&folder).unwrap();
+        assert_eq!(below.as_str(), Some("a/base/1"));
+        assert_eq!(below.inside(&folder), Some(path));
+        for outside in ["a", "ab/c", "b/a/c"] {
+            assert_eq!(EntryPath::new(outside).unwrap().inside(&folder), None, "{outside}");
+        }
+        assert!(EntryPath::new(vec![b'x'; 4096]).unwrap().below(&folder).is_err());
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What engines' orchestration needs of a repository. `backup-storage` is the real one.
 
+mod collect;
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
 mod vault;
 mod verify;
 
+pub use collect::{CollectOptions, Collected, CollectionPlan};
 #[cfg(any(test, feature = "test-util"))]
 pub use memory::{MemoryRepository, MemoryVault};
 pub use vault::{Destroyed, Found, Vault};
@@ -83,6 +85,27 @@ pub trait Repository: Debug + Display + Send + Sync + 'static {
     /// # Errors
     /// When checking itself was not possible.
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport>;
+
+    /// Says what [`collect`](Self::collect) would do now.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable); [`Damaged`](crate::ErrorKind::Damaged) for a catalog that cannot be read.
+    async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> Result<CollectionPlan>;
+
+    /// Takes away what nobody needs: content of backups that have expired and of sessions that came to nothing, log that has expired.
+    ///
+    /// What is found is only condemned; a call after the [grace](CollectOptions::grace) deletes it, and until then
+    /// [`reinstate`](crate::run::reinstate()) takes it back. May be called at any time: beside backups and restores, twice at once, killed
+    /// anywhere. Where deletion is refused, that is a finding.
+    ///
+    /// # Cancel safety
+    /// When dropped, the next call goes on.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) when backups are begun faster than it can be worked out what is needed, or the catalog was
+    /// rebuilt meanwhile; [`Damaged`](crate::ErrorKind::Damaged) for a catalog that cannot be read;
+    /// [`Unavailable`](crate::ErrorKind::Unavailable).
+    async fn collect(&self, options: &CollectOptions, work: &Work) -> Result<Collected>;
 
     /// Opens a log writer. One that follows the stream fences the one before, which finds out before its next acknowledgement, or with a
     /// spool, when it sends next. What an earlier writer has left in the spool is stored before the call returns.

@@ -199,7 +199,7 @@ impl Choices<'_> {
 /// Why `target` cannot be reached, with what can.
 fn unreachable_target(target: &RecoveryTarget, restorable: &Restorable) -> Error {
     if restorable.windows.is_empty() {
-        return Error::invalid(format!("{target} cannot be reached: there is no backup"));
+        return Error::invalid(format!("{target} cannot be reached: there is no backup that a log could follow"));
     }
     let windows: Vec<_> = restorable
         .windows

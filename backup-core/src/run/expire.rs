@@ -52,8 +52,8 @@ impl Retention {
         let lineages = ledger.map(|ledger| ledger.lineages().map(|record| record.lineage.clone()).collect());
         let backups = catalog.backups().map(|record| {
             let mut backup = Backup::new(record.id, record.started_at, record.ended_at).with_bytes(record.data_bytes);
-            if catalog.holds(record.id).next().is_some() {
-                backup = backup.held();
+            for (_, hold) in catalog.holds(record.id) {
+                backup = if hold.log { backup.held_with_log() } else { backup.held() };
             }
             match record.snapshot.stop.as_ref().filter(|_| ledger.is_some()) {
                 Some(stop) => backup.at(Position::new(numbers.of(&stop.lineage), stop.offset)),

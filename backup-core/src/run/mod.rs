@@ -5,6 +5,7 @@ mod capture;
 mod choose;
 mod expire;
 mod reading;
+mod reinstate;
 mod restore;
 mod windows;
 
@@ -13,6 +14,7 @@ pub use capture::{capture, import};
 pub use expire::{Expired, Retention, expire, plan_expiry};
 pub(crate) use expire::{expiring, stored_log};
 pub use reading::while_reading;
+pub use reinstate::reinstate;
 pub use restore::{RestorePlan, check, plan_restore, restore};
 pub use windows::{Restorable, TimedWindow, windows};
 

@@ -20,6 +20,7 @@ use crate::repository::{MemoryRepository, ParentChoice, Repository};
 use crate::snapshot::{Consistency, Finding, Severity, Snapshot};
 use crate::target::{Goal, RecoveryTarget};
 
+mod expire;
 pub(crate) mod lines;
 mod log;
 

@@ -88,11 +88,12 @@ impl Fleet {
         let region = new.region.as_deref().unwrap_or(&spec.zone);
         let wanted = NewService::new(new.id.clone(), &spec.kind, plan, region);
         self.check_new(&wanted, false).await?;
-        // First the hold, so that what is named is there for as long as the fork needs it.
+        // First the hold, so that what is named is there for as long as the fork needs it: to a moment log leads, which a slow restore
+        // may begin to read when the window has left it behind.
         let at = self.platform().env().now();
         let reason = format!("service {} is being forked from it", new.id);
-        let placed =
-            Event::HoldPlaced { backup: origin.backup, hold: fork_hold(&new.id), reason, by: actor.clone(), at };
+        let (backup, hold, log) = (origin.backup, fork_hold(&new.id), origin.time.is_some());
+        let placed = Event::HoldPlaced { backup, hold, reason, by: actor.clone(), at, log };
         source.repository().decide(&mut |_| Ok(vec![placed.clone()])).await.map_err(explained)?;
         let fork = self.create_from(actor, wanted, Some(origin)).await?;
         let ticked = fork.tick(work).await?;

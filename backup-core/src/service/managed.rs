@@ -35,6 +35,8 @@ pub struct ManagedService {
     pub(super) asked: Arc<Mutex<(Option<BackupId>, Option<Timestamp>)>>,
     /// When this handle last looked for what is not kept any more.
     pub(super) swept: Arc<Mutex<Option<Timestamp>>>,
+    /// When this handle has last taken away what nobody needs.
+    pub(super) collected: Arc<Mutex<Option<Timestamp>>>,
     /// Whether its log is to be followed.
     pub(super) following: Arc<Mutex<Following>>,
     /// Something was decided through this handle or one that shares its state: the fleet looks at the service with its next tick.
@@ -51,6 +53,7 @@ impl ManagedService {
             repository,
             asked: Arc::default(),
             swept: Arc::default(),
+            collected: Arc::default(),
             following: Arc::default(),
             woken: Arc::default(),
             silence: Arc::default(),
@@ -220,10 +223,22 @@ impl ManagedService {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when there is no such backup or `actor` may not.
     pub async fn hold(&self, actor: &Actor, backup: BackupId, name: &str, reason: &str) -> Result<()> {
+        self.place_hold(actor, (backup, false), name, reason).await
+    }
+
+    /// As [`hold`](Self::hold), with the log that follows the backup: every moment behind it that is restorable stays so.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    pub async fn hold_with_log(&self, actor: &Actor, backup: BackupId, name: &str, reason: &str) -> Result<()> {
+        self.place_hold(actor, (backup, true), name, reason).await
+    }
+
+    async fn place_hold(&self, actor: &Actor, what: (BackupId, bool), name: &str, reason: &str) -> Result<()> {
         Action::Hold.permit(actor)?;
         let at = self.platform.env().now();
-        let (hold, reason) = (name.to_owned(), reason.to_owned());
-        let placed = Event::HoldPlaced { backup, hold, reason, by: actor.clone(), at };
+        let ((backup, log), hold, reason) = (what, name.to_owned(), reason.to_owned());
+        let placed = Event::HoldPlaced { backup, hold, reason, by: actor.clone(), at, log };
         self.repository.decide(&mut |_| Ok(vec![placed.clone()])).await.map(drop).map_err(explained)
     }
 

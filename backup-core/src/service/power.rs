@@ -17,7 +17,7 @@ use super::managed::{ManagedService, state_of};
 use super::role::Action;
 use super::tick::Done;
 use crate::catalog::{
-    Actor, Catalog, Event, Origin, RestorePurpose, RunPurpose, ServiceChange, ServiceSpec, ServiceState, Stage,
+    Actor, Audited, Catalog, Event, Origin, RestorePurpose, RunPurpose, ServiceChange, ServiceSpec, ServiceState, Stage,
 };
 use crate::engine::{BackupEngine, LogOptions, LogSink, Work};
 use crate::entry::Selector;
@@ -155,7 +155,9 @@ impl ManagedService {
         };
         if engine.is_none() {
             let stopped = host.stop(&self.id, &service.spec).await?;
-            if self.is_secured(service, stopped.log_end.as_ref()).await? {
+            let begun = |audited: &&Audited| matches!(audited.change, ServiceChange::PowerOffBegun { .. });
+            let begun = service.trail.iter().rev().find(begun).map_or(Timestamp::MAX, |audited| audited.at);
+            if self.is_secured(service, stopped.log_end.as_ref(), begun).await? {
                 return Ok(());
             }
             host.start(&self.id, &service.spec).await?;
@@ -171,48 +173,65 @@ impl ManagedService {
         if self.catalog().await?.latest().is_none() {
             self.take(held, RunPurpose::Final, self.platform.env().now(), work).await?;
         }
-        self.drain(&engine, (Some(held), &service.spec), work).await
+        self.drain(&engine, held, &service.spec, work).await
     }
 
-    /// Whether a deployment that is stopped was secured before: by the final backup, or by its log up to where it ends.
-    async fn is_secured(&self, service: &ServiceState, log_end: Option<&LogPosition>) -> Result<bool> {
-        let begun =
-            service.trail.iter().rev().find(|audited| matches!(audited.change, ServiceChange::PowerOffBegun { .. }));
-        let begun = begun.map_or(Timestamp::MAX, |audited| audited.at);
-        let Some(end) = log_end else {
-            let last = service.last_made.as_ref();
-            return Ok(last.is_some_and(|made| made.run.purpose == RunPurpose::Final && made.run.started >= begun));
-        };
-        self.leads_to(end).await
+    /// Whether a deployment that is stopped was secured before: by its log up to where it ends, or by the final backup of whoever turned it
+    /// off or deleted it, which was `begun` then.
+    async fn is_secured(
+        &self,
+        service: &ServiceState,
+        log_end: Option<&LogPosition>,
+        begun: Timestamp,
+    ) -> Result<bool> {
+        match log_end {
+            Some(end) => self.leads_to(end).await,
+            None => Ok(Self::has_final(service, begun)),
+        }
+    }
+
+    /// Whether a final backup was taken since then.
+    fn has_final(service: &ServiceState, since: Timestamp) -> bool {
+        let last = service.last_made.as_ref();
+        last.is_some_and(|made| made.run.purpose == RunPurpose::Final && made.run.started >= since)
     }
 
     /// Fetches what was written since the last look of a service that was deleted while it ran, before its machines are given up: whoever
     /// recovers it gets everything. For some hours after the deletion a failure is an error, so that it is tried again; then it is told.
-    pub(super) async fn save_last_words(&self, service: &ServiceState, work: &Work) -> Result<()> {
+    pub(super) async fn save_last_words(&self, held: &Held<'_>, service: &ServiceState, work: &Work) -> Result<()> {
         let Stage::Deleted { since } = service.stage else { return Ok(()) };
-        if !Self::ran_when_deleted(service) || self.catalog().await?.latest().is_none() {
+        if !Self::ran_when_deleted(service) || service.suspended.is_some() {
             return Ok(());
         }
-        match self.drain_deleted(&service.spec, work).await {
+        match self.secure_deleted(held, service, since, work).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             Err(error) if self.platform.env().now().duration_since(since) < LAST_WORDS => {
-                Err(error.context("the end of the log of a deleted service is not stored yet"))
+                Err(error.context("what was written last to a deleted service is not stored yet"))
             }
             Err(error) => {
-                self.trouble(format!("service {} was deleted, and the end of its log is lost: {error}", self.id)).await;
+                let lost = format!("service {} was deleted, and what was written last is lost: {error}", self.id);
+                self.trouble(lost).await;
                 Ok(())
             }
         }
     }
 
-    async fn drain_deleted(&self, spec: &ServiceSpec, work: &Work) -> Result<()> {
-        let host = self.platform.host();
+    async fn secure_deleted(
+        &self,
+        held: &Held<'_>,
+        service: &ServiceState,
+        since: Timestamp,
+        work: &Work,
+    ) -> Result<()> {
+        let (host, spec) = (self.platform.host(), &service.spec);
         let engine = match host.running(&self.id, spec).await {
             Ok(engine) => engine,
             Err(error) if error.kind() == ErrorKind::Unavailable => {
-                let Some(end) = host.stop(&self.id, spec).await?.log_end else { return Ok(()) };
-                if self.leads_to(&end).await? {
+                let stopped = host.stop(&self.id, spec).await?;
+                // Of an engine with a log, a deployment that tells no end is gone: it was given up by whoever could not say so any more.
+                let gone = stopped.log_end.is_none() && !self.catalog().await?.log().lineages().is_empty();
+                if gone || self.is_secured(service, stopped.log_end.as_ref(), since).await? {
                     return Ok(());
                 }
                 host.start(&self.id, spec).await?;
@@ -220,11 +239,14 @@ impl ManagedService {
             }
             Err(error) => return Err(error),
         };
-        if engine.log().is_none() {
+        if engine.log().is_none() && Self::has_final(service, since) {
             return Ok(());
         }
         host.quiesce(&self.id, spec).await?;
-        self.drain(&engine, (None, spec), work).await
+        if engine.log().is_none() || self.catalog().await?.latest().is_none() {
+            self.take(held, RunPurpose::Final, self.platform.env().now(), work).await?;
+        }
+        if engine.log().is_none() { Ok(()) } else { self.drain(&engine, held, spec, work).await }
     }
 
     /// Whether a restore would come to `end`: a backup ends there, or the log behind it goes on to there without a hole.
@@ -241,11 +263,12 @@ impl ManagedService {
     /// Follows the log while the deployment is being stopped, until all of it is durable.
     ///
     /// Where the log has a hole behind every backup (the server had removed it, or its history is another one), a backup is taken while it
-    /// still runs, if there is a lease for that: log that no backup leads to saves nothing.
+    /// still runs: log that no backup leads to saves nothing.
     async fn drain(
         &self,
         engine: &Arc<dyn BackupEngine>,
-        (held, spec): (Option<&Held<'_>>, &ServiceSpec),
+        held: &Held<'_>,
+        spec: &ServiceSpec,
         work: &Work,
     ) -> Result<()> {
         let (repository, clock) = (&self.repository, self.platform.env().clock());
@@ -260,9 +283,7 @@ impl ManagedService {
         let stopping = async {
             if let Some(now) = &now {
                 within(&**clock, reached(&*sink, now)).await?;
-                if let Some(held) = held
-                    && !self.leads_to(now).await?
-                {
+                if !self.leads_to(now).await? {
                     self.take(held, RunPurpose::Final, self.platform.env().now(), work).await?;
                 }
             }

@@ -11,7 +11,10 @@ use async_trait::async_trait;
 use backup_core::catalog::Catalog;
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::log::LogPurpose;
-use backup_core::repository::{BackupSession, Damage, Decision, ParentChoice, Repository, VerifyLevel, VerifyReport};
+use backup_core::repository::{
+    BackupSession, CollectOptions, Collected, CollectionPlan, Damage, Decision, ParentChoice, Repository, VerifyLevel,
+    VerifyReport,
+};
 use backup_core::{BackupId, Result, ServiceId};
 use parking_lot::Mutex;
 
@@ -45,6 +48,7 @@ pub(crate) enum Fault {
     ForgetsLast,
     ExtractsNaively,
     IgnoresKeep,
+    IgnoresFolders,
     WritesEverything,
     CriesWolf,
     OpensAnything,
@@ -130,6 +134,14 @@ impl Repository for Mutant {
             report.damages.push(Damage::new("nothing", "looks odd", Vec::new()));
         }
         Ok(report)
+    }
+
+    async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> Result<CollectionPlan> {
+        self.inner.plan_collection(options, work).await
+    }
+
+    async fn collect(&self, options: &CollectOptions, work: &Work) -> Result<Collected> {
+        self.inner.collect(options, work).await
     }
 
     async fn open_log(&self, mut options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {

@@ -99,6 +99,7 @@ impl BackupSource for MutantSource {
         match self.fault {
             Fault::ForgetsLast => order.last.clear(),
             Fault::IgnoresKeep => order.keep.clear(),
+            Fault::IgnoresFolders => order.folder = None,
             Fault::ExtractsNaively => return self.naively(order).await,
             _ => {}
         }

@@ -73,7 +73,7 @@ impl fmt::Display for RecipientKind {
 
 /// Short public name of a recipient, fit for an object name: 1 to 64 of `a-z`, `0-9` and `-`.
 ///
-/// The same raw key or public key always has the same name. A passphrase has a new one in every wrap, because a stable one would
+/// The same raw key or public key always has the same name. A passphrase gets a random one with its first wrap, because one that follows from it would
 /// let anyone test guesses without the cost of argon2.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecipientId(Box<str>);
@@ -148,10 +148,51 @@ impl Recipient {
     ) -> Result<WrappedKey> {
         match self {
             Self::Passphrase(passphrase, params) => {
-                passphrase::wrap(passphrase, *params, key, repository, epoch, entropy)
+                passphrase::wrap(passphrase, *params, None, key, (repository, epoch), entropy)
             }
             Self::RawKey(raw) => raw::wrap(raw, key, repository, epoch, entropy),
             Self::X25519(public) => x25519::wrap(public, key, repository, epoch, entropy),
+        }
+    }
+
+    /// As [`Recipient::wrap`], under the name that this recipient has already: a passphrase keeps the one that its first wrap got.
+    ///
+    /// # Errors
+    /// As [`Recipient::wrap`], and [`Error::InvalidText`] when `name` is the name of another key.
+    pub fn wrap_as(
+        &self,
+        name: &RecipientId,
+        key: &EpochKey,
+        repository: RepositoryId,
+        epoch: EpochId,
+        entropy: &dyn Entropy,
+    ) -> Result<WrappedKey> {
+        match self {
+            Self::Passphrase(passphrase, params) => {
+                passphrase::wrap(passphrase, *params, Some(name), key, (repository, epoch), entropy)
+            }
+            _ if self.stable_id().is_some_and(|own| own != *name) => {
+                Err(Error::InvalidText { what: "recipient id", expected: "the one of this very key" })
+            }
+            _ => self.wrap(key, repository, epoch, entropy),
+        }
+    }
+
+    /// The public name under which wraps for it are kept; none for a passphrase, see [`RecipientId`].
+    pub fn stable_id(&self) -> Option<RecipientId> {
+        match self {
+            Self::Passphrase(..) => None,
+            Self::RawKey(raw) => Some(raw.id()),
+            Self::X25519(public) => Some(public.id()),
+        }
+    }
+
+    /// As whom it unwraps, where the same secret does both.
+    pub fn to_identity(&self) -> Option<Identity> {
+        match self {
+            Self::Passphrase(passphrase, _) => Some(Identity::Passphrase(passphrase.clone())),
+            Self::RawKey(raw) => Some(Identity::RawKey(raw.clone())),
+            Self::X25519(_) => None,
         }
     }
 }
@@ -208,6 +249,20 @@ impl Identity {
             Self::RawKey(raw) => Some(raw.id()),
             Self::X25519(secret) => Some(secret.public_key().id()),
         }
+    }
+
+    /// The one for whom keys are wrapped that it unwraps; a passphrase with the default parameters.
+    pub fn to_recipient(&self) -> Recipient {
+        match self {
+            Self::Passphrase(passphrase) => Recipient::from(passphrase.clone()),
+            Self::RawKey(raw) => Recipient::RawKey(raw.clone()),
+            Self::X25519(secret) => Recipient::X25519(secret.public_key()),
+        }
+    }
+
+    /// Whether only who holds the secret can have made a wrap that it unwraps. Of a public key anyone can have.
+    pub fn is_secret_both_ways(&self) -> bool {
+        !matches!(self, Self::X25519(_))
     }
 
     /// Unwraps the key of `epoch` in `repository`.

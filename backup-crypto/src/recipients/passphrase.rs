@@ -158,15 +158,16 @@ impl Stretch {
 pub(super) fn wrap(
     passphrase: &Passphrase,
     params: PassphraseParams,
+    name: Option<&RecipientId>,
     key: &EpochKey,
-    repository: RepositoryId,
-    epoch: EpochId,
+    (repository, epoch): (RepositoryId, EpochId),
     entropy: &dyn Entropy,
 ) -> Result<WrappedKey> {
     let stretch = Stretch { salt: draw(entropy), params };
     let kek = stretch.key(passphrase)?;
-    // The name comes from the salt alone, so it says nothing about the passphrase.
-    let id = RecipientId::from_digest("pass", &std::array::from_fn(|i| stretch.salt[i]));
+    // A new name comes from the salt alone, so it says nothing about the passphrase.
+    let new = || RecipientId::from_digest("pass", &std::array::from_fn(|i| stretch.salt[i]));
+    let id = name.cloned().unwrap_or_else(new);
     let kind = RecipientKind::Passphrase;
     WrappedKey::build(kind, id, repository, epoch, stretch.encode(), SEALED_LEN, |context| {
         symmetric::seal(&kek, &stretch.salt, context, key)

@@ -50,6 +50,8 @@ pub struct Backup<Id> {
     pub good: bool,
     /// Whether somebody wants it to stay.
     pub hold: bool,
+    /// Whether the log that follows it is to stay as well, on every history that it leads to.
+    pub hold_log: bool,
     /// Where in the log it is consistent, for engines with a log.
     pub position: Option<Position>,
 }
@@ -58,7 +60,7 @@ impl<Id> Backup<Id> {
     /// A good backup without hold, of an engine without a log.
     #[must_use]
     pub const fn new(id: Id, started: Timestamp, ended: Timestamp) -> Self {
-        Self { id, started, ended, bytes: 0, good: true, hold: false, position: None }
+        Self { id, started, ended, bytes: 0, good: true, hold: false, hold_log: false, position: None }
     }
 
     /// Sets its size.
@@ -80,6 +82,13 @@ impl<Id> Backup<Id> {
     pub fn held(mut self) -> Self {
         self.hold = true;
         self
+    }
+
+    /// Puts it on hold together with the log that follows it.
+    #[must_use]
+    pub fn held_with_log(mut self) -> Self {
+        self.hold_log = true;
+        self.held()
     }
 
     /// Sets where it is consistent.

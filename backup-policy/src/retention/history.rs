@@ -27,6 +27,8 @@ pub(super) struct History {
     bases: Vec<Base>,
     /// Of the backups on it that claim to be of the future the one with the lowest offset.
     pub(super) refused: Option<Base>,
+    /// Of the backups on it that are held with their log, good or not, the one with the lowest offset.
+    pub(super) held: Option<Base>,
     /// The last moment that anything on it tells of, believed or not: the later, the longer it is kept.
     pub(super) last: Timestamp,
 }
@@ -43,19 +45,22 @@ impl Histories {
         let mut histories = Self { all: Vec::new(), numbers: BTreeMap::new(), following: None };
         histories.add_logs(facts);
         histories.following = facts.followed().map(|key| histories.number(key));
-        let base = |(place, placed): (usize, &Placed)| {
-            let backup = facts.backups.get(placed.index).filter(|backup| backup.good)?;
-            let position = backup.position?;
+        let any = |(place, placed): (usize, &Placed)| {
+            let position = facts.backups.get(placed.index)?.position?;
             Some((position.lineage, Base { offset: position.offset, ended: placed.ended, place, index: placed.index }))
         };
-        for (key, base) in places.counted().iter().enumerate().filter_map(base) {
+        let good = |(_, base): &(LineageKey, Base)| facts.backups[base.index].good;
+        for (key, base) in places.counted().iter().enumerate().filter_map(any).filter(good) {
             histories.meet(key, base).bases.push(base);
         }
-        for (key, base) in places.others().filter_map(base) {
-            let history = histories.meet(key, base);
-            if history.refused.is_none_or(|known| base.offset < known.offset) {
-                history.refused = Some(base);
-            }
+        for (key, base) in places.others().filter_map(any).filter(good) {
+            lowest(&mut histories.meet(key, base).refused, base);
+        }
+        let with_log = |(_, base): &(LineageKey, Base)| facts.backups[base.index].hold_log;
+        let all = places.counted().iter().enumerate().chain(places.others());
+        for (key, base) in all.filter_map(any).filter(with_log) {
+            let number = histories.number(key);
+            lowest(&mut histories.all[number].held, base);
         }
         histories
     }
@@ -85,7 +90,14 @@ impl Histories {
     /// The number of a history; one that is not known gets one.
     fn number(&mut self, key: LineageKey) -> usize {
         *self.numbers.entry(key).or_insert_with(|| {
-            self.all.push(History { key, parent: None, bases: Vec::new(), refused: None, last: Timestamp::MIN });
+            self.all.push(History {
+                key,
+                parent: None,
+                bases: Vec::new(),
+                refused: None,
+                held: None,
+                last: Timestamp::MIN,
+            });
             self.all.len() - 1
         })
     }
@@ -115,5 +127,11 @@ impl Histories {
     /// The nearest backup from which the history can be reached, with its own history.
     pub(super) fn serving(&self, number: usize) -> Option<(usize, Base)> {
         self.path(number).find_map(|(on, limit)| Some((on, *self.bases(on, limit).next()?)))
+    }
+}
+
+fn lowest(known: &mut Option<Base>, base: Base) {
+    if known.is_none_or(|known| base.offset < known.offset) {
+        *known = Some(base);
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::claims::{Claims, Placed};
-use super::history::{Base, Histories};
+use super::history::{Base, Histories, History};
 use super::{Facts, LogKept, LogPlan, LogReason, Reason};
 use crate::age::Age;
 
@@ -49,18 +49,21 @@ impl<'a, Id: Copy + Ord + fmt::Display> Needs<'a, Id> {
             if counted.is_empty() {
                 self.whole(number, LogReason::NoBackupYet, None);
             }
-            self.behind_refused(number);
+            // What follows a backup whose time lies in the future is kept until it is known what that is.
+            if let Some((on, base)) = self.furthest(number, |history| history.refused) {
+                self.path(number, on, base, LogReason::FutureTimestamp { base: self.id(base) }, None);
+            }
+            if let Some((on, base)) = self.furthest(number, |history| history.held) {
+                self.path(number, on, base, LogReason::Hold { base: self.id(base) }, None);
+            }
         }
     }
 
-    /// Keeps what follows backups whose time lies in the future, until it is known what they are.
-    fn behind_refused(&mut self, number: usize) {
-        let refused =
-            |(on, limit): (usize, u64)| Some((on, self.histories.get(on).refused.filter(|base| base.offset <= limit)?));
-        let furthest = self.histories.path(number).filter_map(refused).last();
-        if let Some((on, base)) = furthest {
-            self.path(number, on, base, LogReason::FutureTimestamp { base: self.id(base) }, None);
-        }
+    /// Of the backups that `of` tells of, the one furthest back from which history `number` is reached, with its own history.
+    fn furthest(&self, number: usize, of: impl Fn(&History) -> Option<Base>) -> Option<(usize, Base)> {
+        let reaching =
+            |(on, limit): (usize, u64)| Some((on, of(self.histories.get(on)).filter(|base| base.offset <= limit)?));
+        self.histories.path(number).filter_map(reaching).last()
     }
 
     /// Keeps what leads to the moments of the last `length`.

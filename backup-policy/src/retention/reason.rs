@@ -105,6 +105,11 @@ pub enum LogReason<Id> {
         /// That backup.
         base: Id,
     },
+    /// It follows a backup that somebody put on hold together with its log.
+    Hold {
+        /// The one furthest back.
+        base: Id,
+    },
     /// There is no backup yet that it could be replayed from.
     NoBackupYet,
 }
@@ -115,6 +120,7 @@ impl<Id: fmt::Display> fmt::Display for LogReason<Id> {
             Self::Window { base } => write!(f, "leads from backup {base} to moments in the restorable window"),
             Self::Replay { base } => write!(f, "leads from backup {base} to the present"),
             Self::FutureTimestamp { base } => write!(f, "follows backup {base}, whose time lies in the future"),
+            Self::Hold { base } => write!(f, "follows backup {base}, which is on hold with its log"),
             Self::NoBackupYet => f.write_str("there is no backup yet that it could be replayed from"),
         }
     }

@@ -144,6 +144,8 @@ impl Oracle<'_> {
             let refused =
                 |backup: &&Backup<u32>| backup.good && !self.counts(backup) && self.distance(to, backup).is_some();
             bases.extend(self.facts.backups.iter().filter(refused));
+            let held = |backup: &&Backup<u32>| backup.hold_log && self.distance(to, backup).is_some();
+            bases.extend(self.facts.backups.iter().filter(held));
             if self.followed() == Some(to) {
                 bases.extend(self.replayed_from(to));
             }

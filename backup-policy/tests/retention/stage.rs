@@ -102,7 +102,24 @@ pub(crate) fn any_profile(pitr: bool) -> impl Strategy<Value = Profile> {
 pub(crate) fn any_facts() -> impl Strategy<Value = Facts<u32>> {
     let position = prop::option::weighted(0.8, (0..4_u32, 0..40_u64));
     let ended = prop_oneof![8 => 0..30_000_i64, 1 => 29_900..30_040_i64, 1 => 30_000..40_000_i64];
-    let backup = (ended, 0..180_i64, prop::bool::weighted(0.8), prop::bool::weighted(0.1), position);
+    let backup = (
+        ended,
+        0..180_i64,
+        prop::bool::weighted(0.8),
+        prop::sample::select(vec![
+            (false, false),
+            (false, false),
+            (false, false),
+            (false, false),
+            (false, false),
+            (false, false),
+            (false, false),
+            (false, false),
+            (true, false),
+            (true, true),
+        ]),
+        position,
+    );
     let backups = prop::collection::vec(backup, 0..14);
     let range = (0..40_u64, 1..8_u64, 0..30_500_i64, 0..600_i64);
     let log = (prop::option::of((0..4_u32, 0..40_u64)), prop::collection::vec(range, 0..5), prop::bool::weighted(0.8));
@@ -113,7 +130,8 @@ pub(crate) fn any_facts() -> impl Strategy<Value = Facts<u32>> {
             ended: minute(ended),
             bytes: 1,
             good,
-            hold,
+            hold: hold.0,
+            hold_log: hold.1,
             position: position.map(|(lineage, offset)| on(lineage, offset)),
         });
         let logs = logs.into_iter().zip(0..).filter(|((.., known), _)| *known).map(|((parent, ranges, _), lineage)| {

@@ -36,7 +36,9 @@ pub(super) struct Place {
 impl Places {
     /// The directories of `order`, which must exist and differ.
     pub(super) fn new(order: &Extract) -> Result<Self> {
-        let mut roots = vec![Root { folder: Vec::new(), dir: existing(&order.root)? }];
+        order.check()?;
+        let whole = order.folder.as_ref().map_or_else(Vec::new, |folder| folder.as_bytes().to_vec());
+        let mut roots = vec![Root { folder: whole, dir: existing(&order.root)? }];
         for (folder, dir) in &order.elsewhere {
             let root = Root { folder: folder.as_bytes().to_vec(), dir: existing(dir)? };
             if roots.iter().any(|other| other.dir == root.dir || other.folder == root.folder) {

@@ -141,7 +141,7 @@ impl Planner<'_> {
         place: &Place,
         extents: Vec<Extent>,
     ) -> Result<(bool, Vec<Missing>, u64)> {
-        let key = self.reader.context().keyring.hash_key(EpochId(entry.blocks.epoch()))?.clone();
+        let key = self.reader.context().keyring.hash_key(EpochId(entry.blocks.epoch()))?;
         let hashes = self.reader.block_map(entry).await?;
         let content = Content { len: entry.len, extents, hashes, key };
         let (work, tree, place) = (self.work.clone(), Arc::clone(self.tree), place.clone());

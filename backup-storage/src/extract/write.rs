@@ -141,8 +141,12 @@ impl Writing {
         let parts = Arc::new(parts(&self.batch.runs[runs]));
         // A pack that this backup filled by itself has little in it that a restore does not need.
         let own = used.pack.session == writer.session && wanted >= used.live / 2;
-        if own && used.stored_len > 0 {
-            return self.whole(used.pack, used.stored_len, parts).await;
+        if own && used.stored_len > 0 && writer.cache.places().seen(used.pack).is_none() {
+            match self.whole(used.pack, (used.stored_len, None), Arc::clone(&parts)).await {
+                // What is needed of it may have been copied meanwhile.
+                Err(error) if error.is_not_found() => {}
+                outcome => return outcome,
+            }
         }
         let index = writer.cache.index(used.pack).await?;
         let mut ranges = Vec::new();
@@ -153,7 +157,7 @@ impl Writing {
             ranges.push(range);
         }
         if stored >= index.object_len() / 2 {
-            return self.whole(used.pack, index.object_len(), parts).await;
+            return self.whole(used.pack, (index.object_len(), Some(index)), parts).await;
         }
         let _room = self.room(stored).await?;
         let fetched = {
@@ -163,22 +167,38 @@ impl Writing {
         self.decode(&index, sealed(&parts, fetched.into_iter()), &parts).await
     }
 
-    async fn whole(self: &Arc<Self>, pack: PackId, len: u64, parts: Arc<Vec<Part>>) -> Result<()> {
+    /// Fetches the object of `pack`, which has `len` bytes, as a whole. Without an index the pack is the object of its own name.
+    async fn whole(
+        self: &Arc<Self>,
+        pack: PackId,
+        (len, index): (u64, Option<Arc<PackIndex>>),
+        parts: Arc<Vec<Part>>,
+    ) -> Result<()> {
         let writer = &self.writer;
-        let name = crate::layout::pack(pack)?;
+        let name = match &index {
+            Some(index) => index.name().clone(),
+            None => crate::layout::pack(pack)?,
+        };
         let _room = self.room(len).await?;
         let object = {
             let _turn = self.turn().await?;
             writer.context.store.get(&name).await?
         };
-        let (context, whole) = (Arc::clone(&writer.context), object.clone());
-        let index = writer.hands.run(move |_| PackIndex::of_object(&context.keyring, pack, &whole)).await?;
+        let index = match index {
+            Some(index) => index,
+            None => {
+                let (context, whole) = (Arc::clone(&writer.context), object.clone());
+                Arc::new(writer.hands.run(move |_| PackIndex::of_object(&context.keyring, pack, &whole)).await?)
+            }
+        };
         let mut slices = Vec::new();
         for group in parts.chunk_by(|a, b| a.segment == b.segment) {
             let range = index.range(group[0].segment)?;
-            slices.push(object.slice(range.start as usize..range.end as usize));
+            let slice = object.get(range.start as usize..range.end as usize);
+            let short = || Error::damaged(format!("object {name} has another length than before"));
+            slices.push(object.slice_ref(slice.ok_or_else(short)?));
         }
-        self.decode(&Arc::new(index), sealed(&parts, slices.into_iter()), &parts).await
+        self.decode(&index, sealed(&parts, slices.into_iter()), &parts).await
     }
 
     /// Room in memory for `len` fetched bytes.

@@ -4,13 +4,14 @@
 //! kept. Decoding never happens on a thread of the async runtime.
 
 mod decode;
+mod places;
 mod shelf;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backup_core::catalog::PackId;
+use backup_core::catalog::{PackId, PackMove};
 use backup_crypto::ObjectHeader;
 use bytes::Bytes;
 
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::layout;
 use crate::pack::{PackIndex, SegmentInfo};
 pub(crate) use decode::{Scratches, blocking};
+pub(crate) use places::Places;
 pub(crate) use shelf::Shelf;
 
 /// Bytes of memory for indices: an index of 16 MiB has some hundred rows of 28 bytes.
@@ -29,6 +31,7 @@ const SEGMENT_BYTES: u64 = 32 << 20;
 /// What is known of the packs of one open repository.
 pub(crate) struct PackCache {
     context: Arc<Context>,
+    places: Places,
     indices: Shelf<PackId, Arc<PackIndex>>,
     segments: Shelf<(PackId, u32), Bytes>,
     scratches: Arc<Scratches>,
@@ -36,10 +39,11 @@ pub(crate) struct PackCache {
 }
 
 impl PackCache {
-    pub(crate) fn new(context: Arc<Context>) -> Self {
+    pub(crate) fn new(context: Arc<Context>, places: Places) -> Self {
         let segments = (context.shape.memory_budget / 8).min(SEGMENT_BYTES);
         Self {
             context,
+            places,
             indices: Shelf::new(INDEX_BYTES),
             segments: Shelf::new(segments),
             scratches: Arc::new(Scratches::default()),
@@ -50,6 +54,11 @@ impl PackCache {
     /// Stored bytes that were fetched so far.
     pub(crate) fn fetched(&self) -> u64 {
         self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Where packs are.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     fn count(&self, bytes: &Bytes) {
@@ -76,7 +85,27 @@ impl PackCache {
             .await
     }
 
+    /// The index of the segments of pack `id`, wherever they are.
     async fn load_index(&self, id: PackId) -> Result<PackIndex> {
+        let seen = self.places.seen(id);
+        match self.load_at(id, seen).await {
+            // It was copied, or the copy was, since the catalog was looked at.
+            Err(error) if error.is_not_found() => match self.places.fresh(id).await? {
+                fresh if fresh != seen => self.load_at(id, fresh).await,
+                _ => Err(error),
+            },
+            outcome => outcome,
+        }
+    }
+
+    async fn load_at(&self, id: PackId, moved: Option<PackMove>) -> Result<PackIndex> {
+        match moved {
+            Some(moved) => self.load_object(moved.to).await?.narrow(moved.base, moved.count),
+            None => self.load_object(id).await,
+        }
+    }
+
+    async fn load_object(&self, id: PackId) -> Result<PackIndex> {
         let name = layout::pack(id)?;
         let store = &self.context.store;
         let (mut tail, len) = store.get_suffix(&name, PackIndex::USUAL_TAIL).await?;
@@ -119,8 +148,16 @@ impl PackCache {
     /// As [`segment`](Self::segment), for content that nobody will ask for again soon.
     pub(crate) async fn segment_once(&self, id: PackId, segment: u32) -> Result<Bytes> {
         let index = self.index(id).await?;
-        let range = index.range(segment)?;
-        let sealed = self.context.store.get_range(index.name(), range).await?;
+        let (index, sealed) = match self.context.store.get_range(index.name(), index.range(segment)?).await {
+            Ok(sealed) => (index, sealed),
+            // What was copied is deleted after a while, and the index may have been kept for longer.
+            Err(error) if error.is_not_found() => {
+                let index = Arc::new(self.load_index(id).await?);
+                let sealed = self.context.store.get_range(index.name(), index.range(segment)?).await?;
+                (index, sealed)
+            }
+            Err(error) => return Err(error),
+        };
         self.count(&sealed);
         let scratches = Arc::clone(&self.scratches);
         blocking(move || {

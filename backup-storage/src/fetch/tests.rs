@@ -10,7 +10,7 @@ async fn cache(segments: &[Vec<u8>]) -> (PackCache, PackId, Store) {
     let (store, env, keyring) = (Store::memory(), Env::seeded(1), keyring(1));
     let id = PackId { session: SessionId::mint(&env), number: 3 };
     let mut builder = PackBuilder::new(id, &keyring, Vec::new()).unwrap();
-    let hash = keyring.hash_key(keyring.current()).unwrap();
+    let hash = &keyring.hash_key(keyring.current()).unwrap();
     for content in segments {
         builder.push(Role::Data, Codec::Raw, content, content.len(), content_id_of(hash, content)).unwrap();
     }
@@ -19,7 +19,7 @@ async fn cache(segments: &[Vec<u8>]) -> (PackCache, PackId, Store) {
     let shape = RepositorySettings::default().shape();
     let service = ServiceId::new("s").unwrap();
     let context = Context { service, store: store.clone(), keyring, env, shape };
-    (PackCache::new(Arc::new(context)), id, store)
+    (PackCache::new(Arc::new(context), Places::Written), id, store)
 }
 
 #[tokio::test]

@@ -33,6 +33,20 @@ pub(crate) struct Genesis {
     /// Names and BLAKE3 digests of the plain objects that were written with it: the description and the wrapped keys.
     #[n(5)]
     pub(crate) objects: Vec<PlainObject>,
+    /// The epochs that were begun, with the fingerprints of their keys. Absent in older repositories.
+    #[n(6)]
+    pub(crate) epochs: Option<Vec<EpochRecord>>,
+}
+
+/// Which key is the one of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct EpochRecord {
+    /// Its number.
+    #[n(0)]
+    pub(crate) epoch: u32,
+    /// The fingerprint of its key.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub(crate) fingerprint: [u8; 16],
 }
 
 /// The digest of an object that is not sealed under an epoch key.

@@ -10,14 +10,17 @@
 
 mod entry;
 
-pub(crate) use entry::{Entry, FORMAT, Genesis, PlainObject};
+pub(crate) mod keys;
+
+pub(crate) use entry::{Entry, EpochRecord, FORMAT, Genesis, PlainObject};
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use backup_core::catalog::KeyState;
 use backup_core::env::Env;
-use backup_crypto::ObjectKind;
+use backup_crypto::{EpochId, ObjectKind};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use minicbor::{Decode, Encode};
@@ -39,6 +42,16 @@ pub(crate) trait Fold: Default + Clone + Debug + Send + Sync + 'static {
 
     /// The state after `event`; unchanged when the event is refused.
     fn apply(&mut self, event: &Self::Event) -> std::result::Result<(), backup_core::Error>;
+
+    /// The state before any event of a journal that begins with `genesis`, in `epoch`.
+    fn begin(_genesis: &Genesis, _epoch: EpochId) -> Self {
+        Self::default()
+    }
+
+    /// What it knows of the repository's keys, if it follows them.
+    fn keys(&self) -> Option<&KeyState> {
+        None
+    }
 }
 
 impl Fold for backup_core::catalog::Catalog {
@@ -46,6 +59,14 @@ impl Fold for backup_core::catalog::Catalog {
 
     fn apply(&mut self, event: &Self::Event) -> std::result::Result<(), backup_core::Error> {
         Ok(Self::apply(self, event)?)
+    }
+
+    fn begin(genesis: &Genesis, epoch: EpochId) -> Self {
+        Self::with_keys(keys::begin(genesis, epoch))
+    }
+
+    fn keys(&self) -> Option<&KeyState> {
+        Some(Self::keys(self))
     }
 }
 
@@ -56,6 +77,8 @@ pub(crate) struct Journal<F> {
     keyring: Keyring,
     env: Env,
     head: Mutex<Option<Head<F>>>,
+    /// The newest state that was seen, for those who need not know better.
+    seen: parking_lot::Mutex<Option<Arc<F>>>,
 }
 
 /// A prefix of the history, folded.
@@ -81,7 +104,16 @@ pub(crate) struct Place {
 impl<F: Fold> Journal<F> {
     /// A journal whose entries are read at the first use.
     pub(crate) fn new(store: Store, keyring: Keyring, env: Env) -> Self {
-        Self { store, keyring, env, head: Mutex::new(None) }
+        Self { store, keyring, env, head: Mutex::new(None), seen: parking_lot::Mutex::new(None) }
+    }
+
+    /// The newest state that was seen so far, without asking the store. None before the first time.
+    pub(crate) fn seen(&self) -> Option<Arc<F>> {
+        self.seen.lock().clone()
+    }
+
+    fn see(&self, state: &Arc<F>) {
+        *self.seen.lock() = Some(Arc::clone(state));
     }
 
     /// Begins `generation` by its first entry.
@@ -89,13 +121,15 @@ impl<F: Fold> Journal<F> {
     /// # Errors
     /// Conflict when somebody else has begun it.
     pub(crate) async fn begin(&self, generation: u32, genesis: Genesis, events: Vec<F::Event>) -> Result<()> {
-        let mut state = F::default();
+        let keyring = self.keyring.pinned();
+        let mut state = F::begin(&genesis, keyring.current());
         events.iter().try_for_each(|event| state.apply(event)).map_err(Error::from)?;
-        let (name, object) = self.entry(generation, 1, [0; 32], Some(genesis), events)?;
+        let (name, object) = self.entry(&keyring, (generation, 1), [0; 32], Some(genesis), events)?;
         let digest = *blake3::hash(&object).as_bytes();
         match self.store.create(&name, object).await? {
             Created::New | Created::AlreadyOurs => {
                 let head = Head { generation, number: 1, digest, state: Arc::new(state) };
+                self.see(&head.state);
                 *self.head.lock().await = Some(head);
                 Ok(())
             }
@@ -105,8 +139,8 @@ impl<F: Fold> Journal<F> {
 
     fn entry(
         &self,
-        generation: u32,
-        number: u64,
+        keyring: &Keyring,
+        (generation, number): (u32, u64),
         previous: [u8; 32],
         genesis: Option<Genesis>,
         events: Vec<F::Event>,
@@ -115,7 +149,7 @@ impl<F: Fold> Journal<F> {
         let name = layout::entry(generation, number)?;
         let plaintext =
             minicbor::to_vec(&entry).map_err(|e| Error::internal("an entry cannot be encoded").with_source(e))?;
-        let object = envelope::seal(&self.keyring, ObjectKind::Journal, &name, &plaintext)?;
+        let object = envelope::seal(keyring, ObjectKind::Journal, &name, &plaintext)?;
         Ok((name, object.into()))
     }
 
@@ -134,6 +168,7 @@ impl<F: Fold> Journal<F> {
     pub(crate) async fn refresh_placed(&self) -> Result<(u32, Arc<F>)> {
         let mut head = self.head.lock().await;
         let head = self.catch_up(&mut head).await?;
+        self.see(&head.state);
         Ok((head.generation, Arc::clone(&head.state)))
     }
 
@@ -172,7 +207,8 @@ impl<F: Fold> Journal<F> {
             let mut state = F::clone(&head.state);
             events.iter().try_for_each(|event| state.apply(event)).map_err(Error::from)?;
             let number = head.number + 1;
-            let (name, object) = self.entry(head.generation, number, head.digest, None, events)?;
+            let keyring = keys::sealing(&self.keyring, head.state.keys());
+            let (name, object) = self.entry(&keyring, (head.generation, number), head.digest, None, events)?;
             let digest = *blake3::hash(&object).as_bytes();
             match self.store.create(&name, object).await? {
                 Created::Conflict => continue,
@@ -183,6 +219,7 @@ impl<F: Fold> Journal<F> {
             head.digest = digest;
             head.state = Arc::new(state);
             let state = Arc::clone(&head.state);
+            self.see(&state);
             // Somebody who found this generation damaged may have begun the next one before our entry landed. Then nobody
             // will read our entry, and it must not be reported as a commit.
             if self.store.head(&layout::entry(generation + 1, 1)?).await?.is_some() {
@@ -214,6 +251,8 @@ impl<F: Fold> Journal<F> {
             empty => empty.insert(self.load().await?),
         };
         loop {
+            // Also before nothing more is found: what is committed next must be sealed in the present epoch.
+            keys::follow(&self.keyring, head.state.keys()).await?;
             let name = layout::entry(head.generation, head.number + 1)?;
             let object = match asked.take() {
                 Some(object) => object,
@@ -248,7 +287,10 @@ impl<F: Fold> Journal<F> {
         while let Some((name, object)) = entries.try_next().await? {
             match &mut head {
                 None => head = Some(self.first(generation, &name, &object)?),
-                Some(head) => self.fold(head, &name, &object)?,
+                Some(head) => {
+                    keys::learn(&self.keyring, head.state.keys()).await?;
+                    self.fold(head, &name, &object)?;
+                }
             }
         }
         head.ok_or_else(|| Error::damaged(format!("generation {generation} of the catalog is empty")))
@@ -295,12 +337,14 @@ impl<F: Fold> Journal<F> {
         if &genesis.repository != self.keyring.repository().as_bytes() {
             return Err(Error::damaged(format!("object {name} belongs to another repository")));
         }
-        let mut state = F::default();
+        let mut state = F::begin(&genesis, keys::epoch_of(name, object)?);
+        keys::recognise(&self.keyring, state.keys());
         entry.events.iter().try_for_each(|event| state.apply(event)).map_err(|e| unfit(name, e))?;
         Ok(Head { generation, number: entry.number, digest: *blake3::hash(object).as_bytes(), state: Arc::new(state) })
     }
 
     fn fold(&self, head: &mut Head<F>, name: &ObjectName, object: &[u8]) -> Result<()> {
+        keys::check(head.state.keys(), name, object)?;
         let entry = self.open(name, object)?;
         if entry.previous != head.digest {
             return Err(Error::damaged(format!("object {name} does not follow entry {} as it is stored", head.number)));

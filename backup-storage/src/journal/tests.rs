@@ -27,6 +27,7 @@ fn genesis(keyring: &Keyring, env: &Env) -> Genesis {
         suite: keyring.suite() as u8,
         created_at: env.now(),
         objects: Vec::new(),
+        epochs: None,
     }
 }
 
@@ -162,4 +163,46 @@ async fn writers_of_an_older_generation_stop() {
     assert_eq!(b.refresh().await.unwrap().0, 3);
     let again = other(&store, 4).begin(2, genesis(&keyring(1), &Env::seeded(4)), vec![]).await;
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn whoever_has_kept_the_key_of_an_epoch_that_is_over_cannot_go_on_with_the_journal() {
+    use backup_core::catalog::{Actor, Catalog, Event, KeyChange, Role, Wrap};
+    use backup_crypto::EpochKey;
+    let (store, env, keys) = (Store::memory(), Env::seeded(2), keyring(1));
+    let key = EpochKey::take(&mut [2; 32]);
+    let fingerprint = *key.fingerprint(keys.repository(), EpochId(2)).as_bytes();
+    let mut genesis = genesis(&keys, &env);
+    genesis.objects.push(PlainObject { name: "keys/0001/key-1".to_owned(), digest: [0; 32] });
+    let journal: Journal<Catalog> = Journal::new(store.clone(), keys.clone(), env.clone());
+    journal.begin(1, genesis, Vec::new()).await.unwrap();
+    let name = "keys/0002/key-1.0".to_owned();
+    let wrap = Wrap { epoch: 2, recipient: "key-1".to_owned(), name: name.clone(), digest: [1; 32] };
+    let event = |change| Event::Keys { change, by: Actor::new(Role::Operator, "test"), at: env.now() };
+    keys.offer(EpochId(2), [key.clone()]);
+    journal.commit(vec![event(KeyChange::Announced { wraps: vec![wrap], epoch: Some(2) })]).await.unwrap();
+    let begun = KeyChange::EpochBegun { epoch: 2, fingerprint, wraps: vec![name], removed: Vec::new() };
+    let place = journal.commit(vec![event(begun)]).await.unwrap();
+    let hold = || Event::SessionOpened {
+        session: backup_core::SessionId::mint(&env),
+        at: env.now(),
+        parent: None,
+        adopted: Vec::new(),
+    };
+    // He has the key of epoch 1, and can write to the store.
+    let old = keys.pinned_to(EpochId(1));
+    let (name, object) = journal.entry(&old, (1, place.number + 1), place.digest, None, vec![hold()]).unwrap();
+    assert!(store.create(&name, object).await.unwrap().is_ours());
+    let reader = || {
+        let keys = keyring(1);
+        keys.offer(EpochId(2), [key.clone()]);
+        Journal::<Catalog>::new(store.clone(), keys, env.clone())
+    };
+    let error = reader().refresh().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains("sealed in epoch 1"), "{error}");
+    store.delete(&name).await.unwrap();
+    let reader = reader();
+    assert_eq!(reader.refresh().await.unwrap().keys().current(), 2);
+    reader.commit(vec![hold()]).await.unwrap();
+    assert_eq!(keys::epoch_of(&name, &store.get(&name).await.unwrap()).unwrap(), EpochId(2));
 }

@@ -89,16 +89,29 @@ pub(crate) struct Sealer {
     hash: HashKey,
     compressor: Compressor,
     segment: Vec<u8>,
+    /// Chunks of at least so many bytes are segments of their own.
+    whole: usize,
 }
+
+/// While there is haste, chunks of at least so many bytes are not put together.
+const SCATTERED: usize = 64 << 10;
 
 impl Sealer {
     pub(crate) fn new(keyring: &Keyring, level: i32) -> Result<Self> {
-        let hash = keyring.hash_key(keyring.current())?.clone();
-        Ok(Self { keyring: keyring.clone(), hash, compressor: Compressor::new(level)?, segment: Vec::new() })
+        let hash = keyring.hash_key(keyring.current())?;
+        Ok(Self {
+            keyring: keyring.clone(),
+            hash,
+            compressor: Compressor::new(level)?,
+            segment: Vec::new(),
+            whole: SEGMENT,
+        })
     }
 
-    /// Goes on with another zstd level.
-    pub(crate) fn set_level(&mut self, level: i32) -> Result<()> {
+    /// Goes on with another zstd level. With `haste` large chunks become segments as they are: that saves to copy them, and costs a little
+    /// of what compression gains.
+    pub(crate) fn set_level(&mut self, level: i32, haste: bool) -> Result<()> {
+        self.whole = if haste { SCATTERED } else { SEGMENT };
         self.compressor.set_level(level)
     }
 
@@ -106,7 +119,7 @@ impl Sealer {
     pub(crate) fn draft(&mut self, name: ObjectName, content: &[Bytes]) -> Result<Draft> {
         let len: usize = content.iter().map(Bytes::len).sum();
         // What compresses as text or log does leaves half of it; what does not makes the buffer grow once.
-        let mut draft = self.begin(name, len / 2)?;
+        let mut draft = self.begin(name, if self.whole < SEGMENT { len } else { len / 2 })?;
         content.iter().try_for_each(|chunk| self.add(&mut draft, chunk))?;
         Ok(draft)
     }
@@ -114,7 +127,10 @@ impl Sealer {
     /// Begins the object `name`, which will have about `len` bytes.
     pub(crate) fn begin(&mut self, name: ObjectName, len: usize) -> Result<Draft> {
         let buffer = Vec::with_capacity(len + (8 << 10));
-        let builder = PackBuilder::named(ObjectKind::Log, name, &self.keyring, buffer)?;
+        // Each object is of the epoch that is the present one when it is begun, as a whole.
+        let keyring = self.keyring.pinned();
+        self.hash = keyring.hash_key(keyring.current())?;
+        let builder = PackBuilder::named(ObjectKind::Log, name, &keyring, buffer)?;
         self.segment.clear();
         Ok(Draft { builder, gathered: std::mem::take(&mut self.segment) })
     }
@@ -123,8 +139,12 @@ impl Sealer {
     pub(crate) fn add(&mut self, draft: &mut Draft, mut content: &[u8]) -> Result<()> {
         let Draft { builder, gathered } = draft;
         while !content.is_empty() {
-            if gathered.is_empty() && content.len() >= SEGMENT {
-                let (whole, behind) = content.split_at(SEGMENT);
+            if content.len() >= self.whole && (gathered.is_empty() || self.whole < SEGMENT) {
+                if !gathered.is_empty() {
+                    self.push(builder, Role::Data, gathered)?;
+                    gathered.clear();
+                }
+                let (whole, behind) = content.split_at(content.len().min(SEGMENT));
                 self.push(builder, Role::Data, whole)?;
                 content = behind;
                 continue;
@@ -160,8 +180,7 @@ impl Sealer {
 
     fn push(&mut self, builder: &mut PackBuilder, role: Role, plaintext: &[u8]) -> Result<u32> {
         let id = content_id_of(&self.hash, plaintext);
-        let (codec, packed) = self.compressor.compress(plaintext)?;
-        builder.push(role, codec, packed, plaintext.len(), id)
+        builder.add(role, &mut self.compressor, plaintext, id)
     }
 }
 

@@ -132,11 +132,12 @@ impl ManifestReader {
                 let least = (0..cursors.len()).min_by(|a, b| path(a).cmp(path(b)));
                 let Some(least) = least else { return Ok(None) };
                 let cursor = &mut cursors[least];
-                let entry = cursor.part[cursor.at].clone();
+                let entry = &cursor.part[cursor.at];
+                let chosen = selector.matches(&entry.meta.path).then(|| entry.clone());
                 if !self.advance(cursor).await? {
                     cursors.swap_remove(least);
                 }
-                if selector.matches(&entry.meta.path) {
+                if let Some(entry) = chosen {
                     return Ok(Some((entry, (Some(cursors), selector))));
                 }
             }

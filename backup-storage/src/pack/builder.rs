@@ -3,6 +3,7 @@
 use backup_core::catalog::PackId;
 use backup_crypto::{ObjectHeader, ObjectKind, ObjectSealer, SegmentHeader, TAG_LEN};
 
+use super::codec::Compressor;
 use super::{Codec, MAX_PACK, Piece, Role, SEGMENT, SegmentInfo, TRAILER, TRAILER_MAGIC};
 use crate::error::{Error, Result};
 use crate::keyring::Keyring;
@@ -46,7 +47,7 @@ impl PackBuilder {
         self.buffer.len() + footer + TAG_LEN + TRAILER
     }
 
-    /// Seals one more segment; returns its number. `packed` is `plain_len` bytes of plaintext, as `codec` left them.
+    /// Seals one more segment that was compressed before; returns its number. `packed` is `plain_len` bytes of plaintext, as `codec` left them.
     pub(crate) fn push(
         &mut self,
         role: Role,
@@ -55,18 +56,63 @@ impl PackBuilder {
         plain_len: usize,
         id: [u8; 16],
     ) -> Result<u32> {
-        let too_large = || Error::internal("a pack was filled beyond its limits");
-        let index = u32::try_from(self.segments.len()).map_err(|_| too_large())?;
-        if plain_len > SEGMENT || self.len() + packed.len() > MAX_PACK as usize {
-            return Err(too_large());
-        }
-        let plain_len = u32::try_from(plain_len).map_err(|_| too_large())?;
+        let (index, plain_len) = self.next(plain_len, packed.len())?;
         let header = SegmentHeader { index, last: false, plain_len, codec: codec as u8, role: role as u8 };
         let before = self.buffer.len();
         self.sealer.seal(header, packed, &mut self.buffer)?;
-        let stored_len = u32::try_from(self.buffer.len() - before).map_err(|_| too_large())?;
-        self.segments.push(SegmentInfo { stored_len, plain_len, codec, role, id });
+        self.note_segment(before, SegmentInfo { stored_len: 0, plain_len, codec, role, id })?;
         Ok(index)
+    }
+
+    /// Leaves the place of one more segment empty.
+    pub(crate) fn skip(&mut self) -> Result<()> {
+        self.next(0, 0)?;
+        self.segments.push(SegmentInfo::EMPTY);
+        Ok(())
+    }
+
+    /// How many places of segments there are.
+    pub(crate) fn segments(&self) -> u32 {
+        u32::try_from(self.segments.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Compresses `plaintext` into one more segment; returns its number.
+    pub(crate) fn add(
+        &mut self,
+        role: Role,
+        compressor: &mut Compressor,
+        plaintext: &[u8],
+        id: [u8; 16],
+    ) -> Result<u32> {
+        let (index, plain_len) = self.next(plaintext.len(), plaintext.len())?;
+        let before = self.buffer.len();
+        let codec = match compressor.append(plaintext, &mut self.buffer) {
+            Ok(codec) => codec,
+            Err(error) => {
+                // What is not sealed does not stay among what will be stored.
+                self.buffer.truncate(before);
+                return Err(error);
+            }
+        };
+        let header = SegmentHeader { index, last: false, plain_len, codec: codec as u8, role: role as u8 };
+        self.sealer.seal_tail(header, &mut self.buffer, before)?;
+        self.note_segment(before, SegmentInfo { stored_len: 0, plain_len, codec, role, id })?;
+        Ok(index)
+    }
+
+    /// The number of the next segment, of `stored` bytes at most, if there is room for it.
+    fn next(&self, plain_len: usize, stored: usize) -> Result<(u32, u32)> {
+        let index = u32::try_from(self.segments.len()).map_err(|_| too_large())?;
+        if plain_len > SEGMENT || self.len() + stored > MAX_PACK as usize {
+            return Err(too_large());
+        }
+        Ok((index, u32::try_from(plain_len).map_err(|_| too_large())?))
+    }
+
+    fn note_segment(&mut self, before: usize, segment: SegmentInfo) -> Result<()> {
+        let stored_len = u32::try_from(self.buffer.len() - before).map_err(|_| too_large())?;
+        self.segments.push(SegmentInfo { stored_len, ..segment });
+        Ok(())
     }
 
     /// Notes that `len` bytes at `offset` of a segment are a piece of their own.
@@ -76,7 +122,7 @@ impl PackBuilder {
 
     /// Seals the footer.
     pub(crate) fn finish(mut self) -> Result<FinishedPack> {
-        let too_large = |_| Error::internal("a pack was filled beyond its limits");
+        let too_large = |_| too_large();
         let count = u32::try_from(self.segments.len()).map_err(too_large)?;
         let pieces = u32::try_from(self.pieces.len()).map_err(too_large)?;
         let mut footer = Vec::with_capacity(self.len());
@@ -95,6 +141,10 @@ impl PackBuilder {
         self.buffer.extend_from_slice(TRAILER_MAGIC);
         Ok(FinishedPack { name: self.name, object: self.buffer })
     }
+}
+
+fn too_large() -> Error {
+    Error::internal("a pack was filled beyond its limits")
 }
 
 /// Bytes of the smallest pack: header, an empty footer and the trailer.

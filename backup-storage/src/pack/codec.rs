@@ -1,6 +1,8 @@
 //! Compression of segments, with contexts that are made once per worker.
 
 use zstd::bulk;
+use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
+use zstd::zstd_safe::{InBuffer, OutBuffer, ResetDirective};
 
 use super::SEGMENT;
 use crate::error::{Error, Result};
@@ -45,7 +47,38 @@ impl Compressor {
         self.zstd.set_compression_level(level).map_err(|e| Error::io("zstd", e))
     }
 
-    /// `plaintext` made smaller, or as it is where that saves less than one part in 32: such a segment is read faster raw.
+    /// Appends `plaintext` to `out`, made smaller, or as it is where that saves less than one part in 32: such a segment is read faster raw.
+    /// Where `out` has no room for what compressing may take, it grows by no more than is needed in the end.
+    pub(crate) fn append(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<Codec> {
+        let start = out.len();
+        if out.capacity() - start < zstd::zstd_safe::compress_bound(plaintext.len()) {
+            let (codec, packed) = self.compress(plaintext)?;
+            out.extend_from_slice(packed);
+            return Ok(codec);
+        }
+        let failed = |code| {
+            let name = zstd::zstd_safe::get_error_name(code);
+            Error::internal(format!("zstd could not compress a segment: {name}"))
+        };
+        let context = self.zstd.context_mut();
+        context.reset(ResetDirective::SessionOnly).map_err(failed)?;
+        let left = {
+            let mut to = OutBuffer::around_pos(out, start);
+            let mut from = InBuffer::around(plaintext);
+            context.compress_stream2(&mut to, &mut from, ZSTD_EndDirective::ZSTD_e_end).map_err(failed)?
+        };
+        if left > 0 {
+            return Err(Error::internal("zstd did not end a segment for which there was room"));
+        }
+        if pays(out.len() - start, plaintext.len()) {
+            return Ok(Codec::Zstd);
+        }
+        out.truncate(start);
+        out.extend_from_slice(plaintext);
+        Ok(Codec::Raw)
+    }
+
+    /// As [`append`](Self::append), into a buffer of its own.
     pub(crate) fn compress<'a>(&'a mut self, plaintext: &'a [u8]) -> Result<(Codec, &'a [u8])> {
         let bound = zstd::zstd_safe::compress_bound(plaintext.len());
         self.buffer.clear();
@@ -53,12 +86,17 @@ impl Compressor {
         self.zstd
             .compress_to_buffer(plaintext, &mut self.buffer)
             .map_err(|e| Error::internal("zstd could not compress a segment").with_source(e))?;
-        if self.buffer.len() + plaintext.len() / 32 < plaintext.len() {
+        if pays(self.buffer.len(), plaintext.len()) {
             Ok((Codec::Zstd, &self.buffer))
         } else {
             Ok((Codec::Raw, plaintext))
         }
     }
+}
+
+/// Whether `packed` bytes instead of `plain` are worth the time to read them.
+fn pays(packed: usize, plain: usize) -> bool {
+    packed + plain / 32 < plain
 }
 
 impl std::fmt::Debug for Compressor {

@@ -43,6 +43,14 @@ fn id_at_end(bytes: &[u8; 28]) -> [u8; 16] {
 
 impl SegmentInfo {
     pub(super) const LEN: usize = 28;
+    /// A place without a segment: nobody needed it when its pack was copied.
+    pub(super) const EMPTY: Self =
+        Self { stored_len: 0, plain_len: 0, codec: Codec::Raw, role: Role::Data, id: [0; 16] };
+
+    /// Whether there is no segment in this place.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stored_len == 0
+    }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.stored_len.to_le_bytes());
@@ -143,9 +151,11 @@ pub(crate) struct PackIndex {
     hash: HashKey,
     segments: Vec<SegmentInfo>,
     pieces: Vec<Piece>,
-    /// Where each segment begins in the object, and where the footer begins.
+    /// Where each segment begins in the object, and where the last one ends.
     offsets: Vec<u32>,
     object_len: u64,
+    /// The number that the first segment has in the object: 0, unless only some of it is looked at.
+    base: u32,
 }
 
 impl PackIndex {
@@ -216,8 +226,8 @@ impl PackIndex {
         if next + needed as u64 != object_len || segments.len() != trailer.segments as usize {
             return Err(damaged(Error::damaged("its segments do not add up to its length")));
         }
-        let hash = keyring.hash_key(header.epoch)?.clone();
-        Ok(Ok(Self { name, opener, hash, segments, pieces, offsets, object_len }))
+        let hash = keyring.hash_key(header.epoch)?;
+        Ok(Ok(Self { name, opener, hash, segments, pieces, offsets, object_len, base: 0 }))
     }
 
     /// Reads the index from the whole object.
@@ -238,6 +248,24 @@ impl PackIndex {
             Ok(index) => Ok(index),
             Err(_) => Err(Error::damaged(format!("object {name} is damaged: it is too short"))),
         }
+    }
+
+    /// Only the `count` segments from `base` on: those of a pack that was copied into this one.
+    ///
+    /// # Errors
+    /// Damaged, when there are not as many.
+    pub(crate) fn narrow(mut self, base: u32, count: u32) -> Result<Self> {
+        let (first, count) = (base as usize, count as usize);
+        if first.checked_add(count).is_none_or(|end| end > self.segments.len()) {
+            let text = format!("object {} does not have the {count} segments from {base} on", self.name);
+            return Err(Error::damaged(text));
+        }
+        self.segments = self.segments[first..first + count].to_vec();
+        self.offsets = self.offsets[first..=first + count].to_vec();
+        // Small runs that could be found again are those of packs that were not copied.
+        self.pieces = Vec::new();
+        self.base = base;
+        Ok(self)
     }
 
     pub(crate) fn name(&self) -> &ObjectName {
@@ -266,9 +294,11 @@ impl PackIndex {
     /// Where segment `index` stands in the object.
     ///
     /// # Errors
-    /// Damaged, when there is no such segment.
+    /// Damaged, when there is no such segment, or it was not needed when the pack was copied.
     pub(crate) fn range(&self, index: u32) -> Result<Range<u64>> {
-        self.segment(index)?;
+        if self.segment(index)?.is_empty() {
+            return Err(Error::damaged(format!("object {} was left without segment {}", self.name, self.base + index)));
+        }
         let at = index as usize;
         Ok(u64::from(self.offsets[at])..u64::from(self.offsets[at + 1]))
     }
@@ -279,6 +309,7 @@ impl PackIndex {
     /// Damaged. `out` is then empty.
     pub(crate) fn open(&self, index: u32, sealed: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<()> {
         let info = self.segment(index)?;
+        let index = self.base + index;
         let header = SegmentHeader {
             index,
             last: false,
@@ -303,6 +334,13 @@ impl PackIndex {
                 out.clear();
                 damaged(e)
             })
+    }
+}
+
+impl Scratch {
+    /// The segment that was opened last, as its codec left it.
+    pub(crate) fn packed(&self) -> &[u8] {
+        &self.packed
     }
 }
 

@@ -16,6 +16,8 @@
 //! keyed 16-byte hash over the concatenated keyed 16-byte hashes of its 128 KiB blocks, under the hash key of the pack's
 //! epoch; it serves to find content that an interrupted session has already stored, and to check what was decoded.
 //!
+//! A place of a segment may be empty (all zeros in the footer): the pack is a copy of others, of which only that was copied which somebody needed.
+//!
 //! A plain segment has at most 1 MiB. An address in a pack is `segment << 20 | offset`, which makes a run of full segments
 //! one contiguous range of addresses.
 
@@ -60,6 +62,8 @@ pub(crate) enum Role {
     ManifestRoot = 3,
     /// What a log object says about itself.
     LogIndex = 4,
+    /// What packs were copied into this one, see [`crate::collect`].
+    Moves = 5,
     /// The pack's own footer.
     Footer = 255,
 }
@@ -74,6 +78,7 @@ impl TryFrom<u8> for Role {
             2 => Ok(Self::ManifestPart),
             3 => Ok(Self::ManifestRoot),
             4 => Ok(Self::LogIndex),
+            5 => Ok(Self::Moves),
             255 => Ok(Self::Footer),
             other => Err(Error::damaged(format!("a segment has the unknown role {other}"))),
         }

@@ -14,10 +14,9 @@ fn id(number: u32) -> PackId {
 fn pack(keyring: &Keyring, number: u32, segments: &[Vec<u8>]) -> FinishedPack {
     let mut builder = PackBuilder::new(id(number), keyring, Vec::new()).unwrap();
     let mut compressor = Compressor::new(1).unwrap();
-    let hash = keyring.hash_key(keyring.current()).unwrap();
+    let hash = &keyring.hash_key(keyring.current()).unwrap();
     for content in segments {
-        let (codec, packed) = compressor.compress(content).unwrap();
-        let segment = builder.push(Role::Data, codec, packed, content.len(), content_id_of(hash, content)).unwrap();
+        let segment = builder.add(Role::Data, &mut compressor, content, content_id_of(hash, content)).unwrap();
         builder.note(Piece { segment, offset: 0, len: content.len() as u32, id: content_id_of(hash, content) });
     }
     let expected = builder.len();
@@ -107,5 +106,26 @@ proptest! {
     fn footers_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse_footer(&bytes);
         let _ = Trailer::parse(&bytes, bytes.len() as u64);
+    }
+}
+
+#[test]
+fn with_or_without_room_the_same_is_appended() {
+    let text = b"all work and no play ".repeat(9_000);
+    let noise: Vec<u8> =
+        (0..200_000_u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..1].to_vec()).collect();
+    for (content, codec) in [(&text, Codec::Zstd), (&noise, Codec::Raw), (&Vec::new(), Codec::Raw)] {
+        let mut compressor = Compressor::new(1).unwrap();
+        let (known, packed) = compressor.compress(content).map(|(codec, packed)| (codec, packed.to_vec())).unwrap();
+        assert_eq!(known, codec);
+        let (mut roomy, mut tight) = (Vec::with_capacity(1 << 20), b"before".to_vec());
+        roomy.extend_from_slice(b"before");
+        for _ in 0..2 {
+            assert_eq!(compressor.append(content, &mut roomy).unwrap(), codec);
+            assert_eq!(compressor.append(content, &mut tight).unwrap(), codec);
+        }
+        let twice = [b"before", packed.as_slice(), packed.as_slice()].concat();
+        assert!(roomy == twice && tight == twice, "{codec:?}");
+        assert_eq!(roomy.capacity(), 1 << 20);
     }
 }

@@ -60,8 +60,7 @@ impl Lane {
             self.pack = Some((number, builder));
         }
         let (number, pack) = self.pack.as_mut().ok_or_else(|| Error::internal("a lane has no pack"))?;
-        let (codec, packed) = self.compressor.compress(plaintext)?;
-        let segment = pack.push(role, codec, packed, plaintext.len(), id)?;
+        let segment = pack.add(role, &mut self.compressor, plaintext, id)?;
         Ok((*number, segment))
     }
 

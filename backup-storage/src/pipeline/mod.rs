@@ -37,6 +37,9 @@ use known::Known;
 use lane::Lane;
 use worker::Job;
 
+/// So many entries that need no work go to a worker together: waking it for each takes longer than adding it.
+const TAKEN: usize = 256;
+
 /// What all parts of one session's pipeline share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -55,6 +58,8 @@ pub(crate) struct Shared {
     jobs: async_channel::Sender<Job>,
     packs: async_channel::Sender<FinishedPack>,
     manifest: Mutex<Option<Manifest>>,
+    /// Entries whose content is stored already, on their way to the manifest. None when nothing more is taken.
+    taken: Mutex<Option<Vec<ManifestEntry>>>,
     next_pack: AtomicU32,
     new_bytes: AtomicU64,
     stored_bytes: AtomicU64,
@@ -85,7 +90,7 @@ impl Shared {
         observer: Arc<dyn Observer>,
     ) -> Result<(Arc<Self>, Queues)> {
         let epoch = context.keyring.current();
-        let hash = context.keyring.hash_key(epoch)?.clone();
+        let hash = context.keyring.hash_key(epoch)?;
         // Twice the workers: one job in hand and one waiting, so that no worker waits for the async side.
         let (jobs, jobs_out) = async_channel::bounded(context.shape.workers * 2);
         let (packs, packs_out) = async_channel::bounded(1);
@@ -101,6 +106,7 @@ impl Shared {
             jobs,
             packs,
             manifest: Mutex::new(None),
+            taken: Mutex::new(Some(Vec::new())),
             next_pack: AtomicU32::new(0),
             new_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -143,6 +149,36 @@ impl Shared {
         let mut manifest = self.manifest.lock();
         let Manifest { writer, lane } = manifest.as_mut().ok_or_else(|| self.ended())?;
         writer.add(entry, lane)
+    }
+
+    /// Adds an entry whose content is stored already, at the latest when the session is committed.
+    ///
+    /// Whoever is dropped here leaves it among those to be added, with all others.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub(crate) async fn take(&self, entry: ManifestEntry) -> Result<()> {
+        self.failure.check()?;
+        let waiting = {
+            let mut taken = self.taken.lock();
+            let taken = taken.as_mut().ok_or_else(|| self.ended())?;
+            taken.push(entry);
+            taken.len()
+        };
+        // Everyone waits who finds too many, so that there are never more than that and one of each caller.
+        if waiting < TAKEN { Ok(()) } else { self.submit(Job::Taken).await }
+    }
+
+    /// Adds what was taken.
+    pub(crate) fn add_taken(&self) -> Result<()> {
+        let entries = self.taken.lock().as_mut().map(std::mem::take).unwrap_or_default();
+        entries.iter().try_for_each(|entry| self.add_entry(entry))
+    }
+
+    /// Adds what was taken and takes no more.
+    pub(crate) fn end_taken(&self) -> Result<()> {
+        let entries = self.taken.lock().take().unwrap_or_default();
+        entries.iter().try_for_each(|entry| self.add_entry(entry))
     }
 
     /// Takes the manifest out, to finish it. Later entries are refused.

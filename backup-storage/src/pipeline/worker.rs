@@ -14,7 +14,6 @@ use super::assembly::Assembly;
 use super::lane::Lane;
 use super::sparse::Step;
 use crate::error::{Error, Result};
-use crate::manifest::ManifestEntry;
 use crate::pack::SEGMENT;
 
 /// The most bytes of one entry that one worker reads in one go: neighbouring segments then stand in one pack, which keeps
@@ -34,8 +33,8 @@ pub(crate) enum Job {
     Chunk { assembly: Arc<Assembly>, offset: u64, bytes: Vec<u8> },
     /// The feeder of an entry has no more.
     End { assembly: Arc<Assembly> },
-    /// Add an entry whose content is stored already.
-    Add(Box<ManifestEntry>),
+    /// Add the entries whose content is stored already.
+    Taken,
 }
 
 /// Starts the workers of a session.
@@ -120,7 +119,7 @@ fn work(job: Job, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
             assembly.close_read(lane)
         }
         Job::End { assembly } => assembly.close_read(lane),
-        Job::Add(entry) => lane.shared().add_entry(&entry),
+        Job::Taken => lane.shared().add_taken(),
     }
 }
 

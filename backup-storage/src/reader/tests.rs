@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 
 use super::BackupReader;
 use crate::error::ErrorKind;
-use crate::fetch::PackCache;
+use crate::fetch::{PackCache, Places};
 use crate::manifest::total;
 use crate::pack::BLOCK;
 use crate::store::Store;
@@ -48,7 +48,7 @@ async fn reader() -> BackupReader {
     let snapshot = Snapshot::new("test", "1", "s", "none", Consistency::PointInTime, (now, now));
     let record = session.commit(snapshot).await.unwrap();
     let context = repository.context();
-    let cache = Arc::new(PackCache::new(Arc::clone(context)));
+    let cache = Arc::new(PackCache::new(Arc::clone(context), Places::Written));
     BackupReader::open(Arc::clone(context), cache, record).await.unwrap()
 }
 

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backup_core::SessionId;
-use backup_core::catalog::{BackupRecord, ManifestRef, PackId, Totals};
+use backup_core::catalog::{BackupRecord, ManifestRef, PackId, PackMove, Totals};
 use backup_core::engine::Work;
 use backup_core::observe::Phase;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
 use super::{RecoveredBackup, Skipped};
+use crate::collect::moves;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fetch::PackCache;
+use crate::fetch::{PackCache, Places};
 use crate::layout;
 use crate::manifest::Root;
 use crate::pack::Role;
@@ -26,6 +27,8 @@ use crate::witness::{self, Witness};
 pub(super) struct Found {
     pub(super) backups: Vec<RecoveredBackup>,
     pub(super) skipped: Vec<Skipped>,
+    /// Packs that are gone, and what was copied of them.
+    pub(super) moves: BTreeMap<PackId, PackMove>,
     /// The newest generation of the journal that a witness tells of; 1 when none does.
     pub(super) generation: u32,
 }
@@ -53,31 +56,42 @@ pub(super) fn skipped(object: &str, error: Error) -> Result<Skipped> {
     }
 }
 
+/// What the footer of a pack leads to.
+#[derive(Debug, Default)]
+struct Looked {
+    /// Roots, with the pack and the segment where manifests say that they are.
+    roots: Vec<(PackId, u32, Bytes)>,
+    moves: Vec<PackMove>,
+}
+
 /// Reads the footers of all packs, and the manifests that they lead to.
-pub(super) async fn find(
-    context: &Arc<Context>,
-    cache: &Arc<PackCache>,
-    listing: &Listing,
-    work: &Work,
-) -> Result<Found> {
+pub(super) async fn find(context: &Arc<Context>, listing: &Listing, work: &Work) -> Result<Found> {
     let mut found = Found { generation: 1, ..Found::default() };
+    // Packs as they lie there; what the open repository remembers may be older than whatever happened.
+    let cache = Arc::new(PackCache::new(Arc::clone(context), Places::Found(Arc::default())));
     let mut roots: BTreeMap<SessionId, Candidate> = BTreeMap::new();
     let ids: Vec<_> = listing.packs.keys().copied().collect();
     let mut looks = stream::iter(ids)
-        .map(|id| async move { (id, roots_of(cache, id).await) })
+        .map(|id| {
+            let cache = &cache;
+            async move { (id, look(cache, id).await) }
+        })
         .buffered(context.shape.transfers * 4)
         .boxed();
-    while let Some((id, roots_of_pack)) = looks.next().await {
+    while let Some((id, looked)) = looks.next().await {
         work.advanced(Phase::Inspect, 1);
         let object = layout::pack(id)?;
-        let roots_of_pack = match roots_of_pack {
-            Ok(roots) => roots,
+        let looked = match looked {
+            Ok(looked) => looked,
             Err(error) => {
                 found.skipped.push(skipped(object.as_str(), error)?);
                 continue;
             }
         };
-        for (segment, bytes) in roots_of_pack {
+        // Where both are there, the original has all of it.
+        let gone = looked.moves.into_iter().filter(|moved| !listing.packs.contains_key(&moved.from));
+        found.moves.extend(gone.map(|moved| (moved.from, moved)));
+        for (pack, segment, bytes) in looked.roots {
             let root = match Root::decode(&bytes) {
                 Ok(root) => root,
                 Err(error) => {
@@ -85,15 +99,15 @@ pub(super) async fn find(
                     continue;
                 }
             };
-            if root.service != context.service || root.session != id.session {
+            if root.service != context.service || root.session != pack.session {
                 let error =
                     Error::damaged(format!("its manifest is one of {}, session {}", root.service, root.session));
                 found.skipped.push(skipped(object.as_str(), error)?);
                 continue;
             }
-            let place = ManifestRef { pack: id, segment, digest: *blake3::hash(&bytes).as_bytes() };
+            let place = ManifestRef { pack, segment, digest: *blake3::hash(&bytes).as_bytes() };
             // A session writes one root. Of several the last one would be the one that it went on with.
-            roots.insert(id.session, Candidate { root, place });
+            roots.insert(pack.session, Candidate { root, place });
         }
     }
     drop(looks);
@@ -104,9 +118,11 @@ pub(super) async fn find(
             witnesses.insert(*session, witness.backup);
         }
     }
+    let moves = Arc::new(found.moves.clone());
+    let cache = Arc::new(PackCache::new(Arc::clone(context), Places::Found(moves)));
     for candidate in roots.into_values() {
         let object = layout::pack(candidate.place.pack)?;
-        match recover(context, cache, listing, candidate).await {
+        match recover(context, &cache, listing, candidate).await {
             Ok(record) => {
                 let witnessed = witnesses.get(&record.session) == Some(&record.id);
                 found.backups.push(RecoveredBackup { record, witnessed });
@@ -117,16 +133,26 @@ pub(super) async fn find(
     Ok(found)
 }
 
-/// The plaintexts of the segments of a pack that are roots.
-async fn roots_of(cache: &PackCache, id: PackId) -> Result<Vec<(u32, Bytes)>> {
+/// The roots in a pack, and what was copied into it.
+async fn look(cache: &PackCache, id: PackId) -> Result<Looked> {
     let index = cache.index(id).await?;
+    let mut looked = Looked::default();
     let mut roots = Vec::new();
     for (segment, info) in (0..).zip(index.segments()) {
-        if info.role == Role::ManifestRoot {
-            roots.push((segment, cache.segment_once(id, segment).await?));
+        match info.role {
+            Role::ManifestRoot => roots.push((segment, cache.segment_once(id, segment).await?)),
+            Role::Moves => looked.moves.extend(moves::decode(id, &cache.segment_once(id, segment).await?)?),
+            _ => {}
         }
     }
-    Ok(roots)
+    for (segment, bytes) in roots {
+        // A copy is read by the names of what was copied.
+        let from =
+            looked.moves.iter().find(|moved| (moved.base..moved.base.saturating_add(moved.count)).contains(&segment));
+        let (pack, segment) = from.map_or((id, segment), |moved| (moved.from, segment - moved.base));
+        looked.roots.push((pack, segment, bytes));
+    }
+    Ok(looked)
 }
 
 /// The record of a backup all of whose manifest can be read and all of whose packs are there.
@@ -158,6 +184,12 @@ async fn recover(
     );
     let reader = BackupReader::of_root(Arc::clone(context), Arc::clone(cache), record.clone(), root).await?;
     for used in reader.packs().iter().filter(|pack| pack.live > 0) {
+        if let Some(moved) = cache.places().seen(used.pack) {
+            if !listing.packs.contains_key(&moved.to) {
+                return Err(Error::damaged(format!("pack {}, the copy of pack {}, is missing", moved.to, used.pack)));
+            }
+            continue;
+        }
         match listing.packs.get(&used.pack) {
             Some(len) if *len == used.stored_len => {}
             Some(len) => {

@@ -15,17 +15,20 @@
 mod find;
 mod log;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backup_core::catalog::{BackupRecord, Catalog, Event};
+use backup_core::catalog::{BackupRecord, Catalog, Event, PackId, PackMove};
 use backup_core::engine::Work;
 use backup_core::log::LineageRecord;
 use backup_core::observe::{Phase, Unit};
+use backup_crypto::{EpochFingerprint, EpochId, ObjectKind};
+use bytes::Bytes;
 
 use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::fetch::PackCache;
-use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
+use crate::envelope;
+use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{EpochRecord, FORMAT, Genesis, Journal, PlainObject};
 use crate::layout;
 use crate::log::{LogCache, stored};
 use crate::repository::{Description, parse_key};
@@ -35,8 +38,12 @@ use log::FoundLog;
 
 /// How many generations are begun at most because somebody opened a log writer in the one before the log was known to it.
 const TRIES: u32 = 3;
+/// How many of the last entries of the old journal are looked at for the epoch in which they are sealed.
+const ENTRIES: usize = 64;
 /// Encoded events per journal entry, in bytes; an entry has room for one more of any size.
 const ENTRY: usize = 64 << 10;
+/// Copies of packs that one event tells of.
+const MOVES: usize = 500;
 
 /// What a rebuild of the catalog has found.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -90,13 +97,17 @@ pub(crate) async fn rebuild(context: &Arc<Context>, journal: &Journal<Catalog>, 
 
 async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) -> Result<Rebuilt> {
     let listing = Listing::read(&context.store).await?;
-    // What the open repository remembers may be older than whatever happened.
-    let cache = Arc::new(PackCache::new(Arc::clone(context)));
     work.started(Phase::Inspect, Some(listing.packs.len() as u64), Unit::Items);
-    let Found { mut backups, mut skipped, generation: witnessed } = find::find(context, &cache, &listing, work).await?;
+    let found = find::find(context, &listing, work).await?;
+    let Found { mut backups, mut skipped, moves, generation: witnessed } = found;
     work.ended(Phase::Inspect);
     // What others reuse comes first, and what was begun earlier has the smaller id.
     backups.sort_by_key(|backup| (backup.record.ended_at, backup.record.id));
+    let log_cache = LogCache::new(Arc::clone(context));
+    let mut log = FoundLog::default();
+    // Most is learned before the new generation is begun, so that it knows of the log soon afterwards.
+    log.look(&log_cache, &stored::list_vault(&context.store).await?).await?;
+    context.keyring.set_current(present_epoch(context, journal).await?);
     let objects = plain_objects(context, &listing, &mut skipped).await?;
     let genesis = Genesis {
         format: FORMAT,
@@ -105,16 +116,13 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
         suite: context.keyring.suite() as u8,
         created_at: context.env.now(),
         objects,
+        epochs: Some(epochs(context)),
     };
-    let log_cache = LogCache::new(Arc::clone(context));
-    let mut log = FoundLog::default();
-    // Most is learned before the new generation is begun, so that it knows of the log soon afterwards.
-    log.look(&log_cache, &stored::list_vault(&context.store).await?).await?;
     // Numbers are never used twice, also not those of generations that are gone without a trace but what witnesses tell:
     // writers may still remember them.
     let listed = journal.listing().await?.last_key_value().map_or(1, |(generation, _)| *generation);
     let mut generation = listed.max(witnessed);
-    let mut entries = entries(&backups)?.into_iter();
+    let mut entries = entries(&moves, &backups)?.into_iter();
     let first = entries.next().unwrap_or_default();
     let mut tries = 0;
     let parts = loop {
@@ -140,11 +148,19 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
 }
 
 /// The events of the new generation, as they go into its entries.
-fn entries(backups: &[RecoveredBackup]) -> Result<Vec<Vec<Event>>> {
+fn entries(moves: &BTreeMap<PackId, PackMove>, backups: &[RecoveredBackup]) -> Result<Vec<Vec<Event>>> {
     let mut entries: Vec<Vec<Event>> = Vec::new();
     let mut room = 0;
-    for backup in backups {
-        let event = Event::BackupRecovered { record: Box::new(backup.record.clone()) };
+    let mut by_session: BTreeMap<_, Vec<PackMove>> = BTreeMap::new();
+    for moved in moves.values() {
+        by_session.entry(moved.to.session).or_default().push(*moved);
+    }
+    let moved = by_session.into_iter().flat_map(|(session, moves)| {
+        let chunks: Vec<_> = moves.chunks(MOVES).map(<[PackMove]>::to_vec).collect();
+        chunks.into_iter().map(move |moves| Event::PacksRecovered { session, moves })
+    });
+    let backups = backups.iter().map(|backup| Event::BackupRecovered { record: Box::new(backup.record.clone()) });
+    for event in moved.chain(backups) {
         let len =
             minicbor::to_vec(&event).map_err(|e| Error::internal("an event cannot be encoded").with_source(e))?.len();
         match entries.last_mut() {
@@ -161,6 +177,31 @@ fn entries(backups: &[RecoveredBackup]) -> Result<Vec<Vec<Event>>> {
     Ok(entries)
 }
 
+/// The epochs whose keys something that counts vouches for.
+fn epochs(context: &Context) -> Vec<EpochRecord> {
+    let record = |(epoch, fingerprint): (EpochId, EpochFingerprint)| EpochRecord {
+        epoch: epoch.0,
+        fingerprint: *fingerprint.as_bytes(),
+    };
+    context.keyring.trusted().into_iter().map(record).collect()
+}
+
+/// The highest epoch in which anything is sealed. One in which nothing is may have been prepared and never begun.
+async fn present_epoch(context: &Context, journal: &Journal<Catalog>) -> Result<EpochId> {
+    let newest = journal.listing().await?.pop_last();
+    let (generation, numbers) = newest.unwrap_or_default();
+    for number in numbers.into_iter().rev().take(ENTRIES) {
+        let name = layout::entry(generation, number)?;
+        match context.store.get(&name).await {
+            Ok(object) if envelope::open(&context.keyring, ObjectKind::Journal, &name, &object).is_ok() => break,
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::Damaged => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(context.keyring.met().max(context.keyring.current()))
+}
+
 /// The description and the wrapped keys as they are, where they are readable.
 async fn plain_objects(context: &Context, listing: &Listing, skipped: &mut Vec<Skipped>) -> Result<Vec<PlainObject>> {
     let description = layout::repository()?;
@@ -168,7 +209,7 @@ async fn plain_objects(context: &Context, listing: &Listing, skipped: &mut Vec<S
     for name in std::iter::once(&description).chain(&listing.keys) {
         let read = match context.store.get(name).await {
             Ok(object) if *name == description => Description::parse(&object).map(|_| object),
-            Ok(object) => parse_key(name.as_str(), &object).map(|_| object),
+            Ok(object) => parse_key(name.as_str(), &object).and_then(|wrap| vouched(context, wrap.epoch(), object)),
             Err(e) => Err(e),
         };
         match read {
@@ -177,4 +218,12 @@ async fn plain_objects(context: &Context, listing: &Listing, skipped: &mut Vec<S
         }
     }
     Ok(objects)
+}
+
+/// Nothing is said of the keys of an epoch for which nothing vouches: anybody may have made them.
+fn vouched(context: &Context, epoch: EpochId, object: Bytes) -> Result<Bytes> {
+    if context.keyring.trusted().iter().any(|(trusted, _)| *trusted == epoch) {
+        return Ok(object);
+    }
+    Err(Error::damaged(format!("nothing that counts vouches for the key of epoch {epoch}")))
 }

@@ -1,32 +1,37 @@
 //! The repository of one service: creating, opening, and the traits that orchestration uses.
 
 mod description;
+mod keys;
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup_core::catalog::{Catalog, Event, Rejected};
+use backup_core::catalog::{Actor, Catalog, Event, KeyChange, Rejected, Role};
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::env::Env;
-use backup_core::repository::{BackupSession, Damage, Decision, ParentChoice, VerifyLevel, VerifyReport};
+use backup_core::repository::{
+    BackupSession, CollectOptions, Collected, CollectionPlan, Damage, Decision, ParentChoice, VerifyLevel, VerifyReport,
+};
 use backup_core::{BackupId, ServiceId};
-use backup_crypto::{EpochId, EpochKey, Identity, Recipient, RepositoryId, Suite};
+use backup_crypto::{EpochId, EpochKey, KeyWrapper, Recipient, RepositoryId, Suite};
 use futures::TryStreamExt;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::fetch::PackCache;
-use crate::journal::{FORMAT, Genesis, Journal, PlainObject};
+use crate::fetch::{PackCache, Places};
+use crate::journal::{EpochRecord, FORMAT, Genesis, Journal, PlainObject};
 use crate::keyring::Keyring;
+use crate::keys::{KeyHolder, Unlock, Unlocker, succession};
 use crate::layout;
 use crate::log::compact::{CompactLog, CompactedLog};
 use crate::log::{self, LogCache, LogReader, Stored};
 use crate::reader::BackupReader;
 use crate::rebuild::Rebuilt;
+use crate::replicate::{RegionState, Replicated};
 use crate::session::Session;
 use crate::settings::RepositorySettings;
-use crate::store::{Created, ObjectName, Store};
+use crate::store::{Created, Store};
 pub(crate) use description::{Description, parse_key};
 
 /// How a repository is created.
@@ -35,6 +40,8 @@ pub(crate) use description::{Description, parse_key};
 pub struct CreateOptions {
     /// The cipher suite; the one that this host does fastest when not set. Cannot be changed later.
     pub suite: Option<Suite>,
+    /// Key management services that can open the keys, besides the recipients.
+    pub services: Vec<Arc<dyn KeyWrapper>>,
 }
 
 impl CreateOptions {
@@ -42,6 +49,13 @@ impl CreateOptions {
     #[must_use]
     pub fn suite(mut self, suite: Suite) -> Self {
         self.suite = Some(suite);
+        self
+    }
+
+    /// Adds a key management service that can open the keys.
+    #[must_use]
+    pub fn service(mut self, service: Arc<dyn KeyWrapper>) -> Self {
+        self.services.push(service);
         self
     }
 }
@@ -72,7 +86,9 @@ impl Repository {
         settings: &RepositorySettings,
         env: Env,
     ) -> Result<Self> {
-        if recipients.is_empty() {
+        let services = options.services.iter().map(|service| KeyHolder::Service(Arc::clone(service)));
+        let holders: Vec<_> = recipients.into_iter().map(KeyHolder::Recipient).chain(services).collect();
+        if holders.is_empty() {
             return Err(Error::invalid("a repository needs at least one recipient who can open its keys"));
         }
         let store = vault.at(service.as_str())?;
@@ -92,14 +108,26 @@ impl Repository {
         if let Created::Conflict = store.create(&name, description).await? {
             return Err(Error::conflict(format!("service {service} already has a repository")));
         }
-        let wraps = wrap_all(recipients, key.clone(), id, epoch, env.clone()).await?;
-        for (name, object) in wraps {
-            objects.push(PlainObject::of(name.as_str(), &object));
-            if let Created::Conflict = store.create(&name, object).await? {
-                return Err(Error::conflict(format!("object {name} already exists")));
+        let mut described = Vec::new();
+        for holder in &holders {
+            for wrap in crate::keys::wrap(holder, None, vec![(epoch, key.clone())], id, &env).await? {
+                let (name, object) = (layout::key(epoch, wrap.recipient())?, wrap.encode());
+                objects.push(PlainObject::of(name.as_str(), &object));
+                if let Created::Conflict = store.create(&name, object).await? {
+                    return Err(Error::conflict(format!("object {name} already exists")));
+                }
+                if let Some(public) = holder.public() {
+                    let (recipient, public) = (wrap.recipient().to_string(), Some(public));
+                    let change = KeyChange::Described { recipient, label: None, public };
+                    described.push(Event::Keys { change, by: Actor::new(Role::Platform, "create"), at: env.now() });
+                }
             }
         }
-        let keyring = Keyring::new(id, suite, [(epoch, key)], env.clone())?;
+        let fingerprint = *key.fingerprint(id, epoch).as_bytes();
+        let mut keyring = Keyring::new(id, suite, [(epoch, key)], env.clone())?;
+        if let Some(own) = holders.iter().find_map(KeyHolder::to_unlock) {
+            keyring = keyring.with_unlocker(Arc::new(Unlocker::new(store.clone(), own)));
+        }
         let genesis = Genesis {
             format: FORMAT,
             repository: *id.as_bytes(),
@@ -107,13 +135,16 @@ impl Repository {
             suite: suite as u8,
             created_at: env.now(),
             objects,
+            epochs: Some(vec![EpochRecord { epoch: epoch.0, fingerprint }]),
         };
         let repository = Self::assemble(store, service, keyring, settings, env);
-        repository.journal.begin(1, genesis, Vec::new()).await?;
+        repository.journal.begin(1, genesis, described).await?;
         Ok(repository)
     }
 
-    /// Opens the repository of `service` below `vault` with the keys that `identity` can unwrap.
+    /// Opens the repository of `service` below `vault` with the keys that `identity` can unwrap: an [`Identity`](backup_crypto::Identity), or a key management service.
+    ///
+    /// An epoch that begins while the repository is open is found at its next look at the catalog.
     ///
     /// The catalog is read at the first use, so that a damaged one can still be verified and rebuilt.
     ///
@@ -124,7 +155,7 @@ impl Repository {
     pub async fn open(
         vault: &Store,
         service: ServiceId,
-        identity: impl Into<Arc<Identity>>,
+        identity: impl Into<Unlock>,
         settings: &RepositorySettings,
         env: Env,
     ) -> Result<Self> {
@@ -134,9 +165,16 @@ impl Repository {
             Err(e) if e.is_not_found() => return Err(missing(&store, &service).await?),
             Err(e) => return Err(e),
         };
-        let keys = unwrap_all(&store, &description, identity.into()).await?;
-        let keyring = Keyring::new(description.id, description.suite, keys, env.clone())?;
-        Ok(Self::assemble(store, service, keyring, settings, env))
+        let unlocker = Arc::new(Unlocker::new(store.clone(), identity.into()));
+        let keyring = Keyring::locked(description.id, description.suite, env.clone());
+        for (epoch, keys) in unlocker.all(description.id).await? {
+            keyring.offer(epoch, keys);
+        }
+        keyring.begin(unlocker.vouches())?;
+        if !unlocker.vouches() {
+            succession::follow(&keyring, &store).await?;
+        }
+        Ok(Self::assemble(store, service, keyring.with_unlocker(unlocker), settings, env))
     }
 
     /// Opens a repository whose catalog, description or both are lost, and builds them again from packs and keys.
@@ -153,7 +191,7 @@ impl Repository {
     pub async fn salvage(
         vault: &Store,
         service: ServiceId,
-        identity: impl Into<Arc<Identity>>,
+        identity: impl Into<Unlock>,
         settings: &RepositorySettings,
         env: Env,
         work: &Work,
@@ -180,11 +218,11 @@ impl Repository {
     }
 
     fn assemble(store: Store, service: ServiceId, keyring: Keyring, settings: &RepositorySettings, env: Env) -> Self {
-        let journal = Journal::new(store.clone(), keyring.clone(), env.clone());
+        let journal = Arc::new(Journal::new(store.clone(), keyring.clone(), env.clone()));
         let context = Arc::new(Context { service, store, keyring, env, shape: settings.shape() });
-        let cache = Arc::new(PackCache::new(Arc::clone(&context)));
+        let cache = Arc::new(PackCache::new(Arc::clone(&context), Places::Journal(Arc::clone(&journal))));
         let log_cache = Arc::new(LogCache::new(Arc::clone(&context)));
-        Self { context, journal: Arc::new(journal), cache, log_cache }
+        Self { context, journal, cache, log_cache }
     }
 
     /// The repository's id.
@@ -224,6 +262,32 @@ impl Repository {
         crate::rebuild::rebuild(&self.context, &self.journal, work).await
     }
 
+    /// Copies to another vault what it lacks of this repository: a further region, which can be opened like this one when this one is gone.
+    ///
+    /// Content goes before the entries that make it count, so the region holds what was true at some moment. What was swept here is deleted there, and
+    /// nothing else. May be repeated, interrupted, and run beside everything else.
+    ///
+    /// # Cancel safety
+    /// When dropped, the next run goes on.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when something else lies there, also this repository after somebody has written to the
+    /// region; [`Environment`](crate::error::ErrorKind::Environment) when that store cannot be used; [`Unavailable`](crate::error::ErrorKind::Unavailable).
+    #[tracing::instrument(skip_all, fields(service = %self.context.service))]
+    pub async fn replicate(&self, vault: &Store, work: &Work) -> Result<Replicated> {
+        let there = vault.at(self.context.service.as_str())?;
+        crate::replicate::replicate(&self.context, &self.journal, &there, work).await
+    }
+
+    /// How far the region in another vault is, and what would be lost if only that were left.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::error::ErrorKind::Unavailable) or [`Damaged`](crate::error::ErrorKind::Damaged), of either side.
+    pub async fn region(&self, vault: &Store) -> Result<RegionState> {
+        let there = vault.at(self.context.service.as_str())?;
+        crate::replicate::region(&self.context, &self.journal, &there).await
+    }
+
     /// Merges small objects of the log into larger ones, and deletes those that were replaced. What can be restored, and what is
     /// known of it, stays the same.
     ///
@@ -250,85 +314,6 @@ async fn missing(store: &Store, service: &ServiceId) -> Result<Error> {
         Some(object) => Error::damaged(format!("object repository is missing, though object {} exists", object.name)),
         None => Error::invalid(format!("service {service} has no repository in this vault")),
     })
-}
-
-async fn wrap_all(
-    recipients: Vec<Recipient>,
-    key: EpochKey,
-    repository: RepositoryId,
-    epoch: EpochId,
-    env: Env,
-) -> Result<Vec<(ObjectName, Vec<u8>)>> {
-    // A passphrase costs a deliberately slow hash.
-    tokio::task::spawn_blocking(move || {
-        let entropy = CryptoEntropy(env);
-        recipients
-            .iter()
-            .map(|recipient| {
-                let wrap = recipient.wrap(&key, repository, epoch, &entropy)?;
-                Ok((layout::key(epoch, wrap.recipient())?, wrap.encode()))
-            })
-            .collect()
-    })
-    .await
-    .map_err(|e| Error::internal("wrapping a key panicked").with_source(e))?
-}
-
-async fn unwrap_all(
-    store: &Store,
-    description: &Description,
-    identity: Arc<Identity>,
-) -> Result<Vec<(EpochId, EpochKey)>> {
-    let names: Vec<_> = store.list(layout::KEYS).try_collect().await?;
-    if names.is_empty() {
-        return Err(Error::damaged("the repository has no wrapped keys"));
-    }
-    let mut wraps = Vec::new();
-    let mut unreadable = None;
-    for object in names {
-        let bytes = store.get(&object.name).await?;
-        match parse_key(object.name.as_str(), &bytes) {
-            Ok(wrap) => wraps.push((object.name, wrap)),
-            Err(error) => {
-                tracing::warn!(%error, "a wrapped key is not readable");
-                unreadable = Some(error);
-            }
-        }
-    }
-    let id = description.id;
-    tokio::task::spawn_blocking(move || {
-        let mut keys: Vec<(EpochId, EpochKey)> = Vec::new();
-        let mut refusal = None;
-        for (name, wrap) in wraps {
-            let epoch = wrap.epoch();
-            if keys.iter().any(|(known, _)| *known == epoch) || !identity.matches(&wrap) {
-                continue;
-            }
-            match identity.unwrap(&wrap, id, epoch) {
-                Ok(key) => keys.push((epoch, key)),
-                Err(error) => refusal = Some(Error::from(error).context(format!("object {name} cannot be opened"))),
-            }
-        }
-        if !keys.is_empty() {
-            return Ok(keys);
-        }
-        // A key that is damaged might have been the one that this identity opens.
-        Err(unreadable.or(refusal).unwrap_or_else(|| {
-            Error::invalid(format!("no key of the repository is wrapped for this {}", identity.kind()))
-        }))
-    })
-    .await
-    .map_err(|e| Error::internal("unwrapping a key panicked").with_source(e))?
-}
-
-/// The injected randomness, as the crypto crate takes it.
-#[derive(Debug)]
-struct CryptoEntropy(Env);
-
-impl backup_crypto::Entropy for CryptoEntropy {
-    fn fill(&self, out: &mut [u8]) {
-        self.0.entropy().fill(out);
-    }
 }
 
 #[async_trait]
@@ -379,6 +364,15 @@ impl backup_core::repository::Repository for Repository {
             Err(error) => return Err(error),
         }
         Ok(report)
+    }
+
+    async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> backup_core::Result<CollectionPlan> {
+        Ok(crate::collect::plan(&self.context, &self.journal, options, work).await?)
+    }
+
+    #[tracing::instrument(skip_all, fields(service = %self.context.service))]
+    async fn collect(&self, options: &CollectOptions, work: &Work) -> backup_core::Result<Collected> {
+        Ok(crate::collect::collect(&self.context, &self.journal, options, work).await?)
     }
 
     async fn open_log(&self, options: LogOptions, work: &Work) -> backup_core::Result<Arc<dyn LogSink>> {

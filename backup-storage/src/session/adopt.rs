@@ -33,7 +33,7 @@ pub(crate) async fn learn(
         .rev()
         .filter(|(id, state)| {
             let without = matches!(state, SessionState::Open { .. } | SessionState::Closed(CloseReason::Abandoned));
-            without && newest.is_none_or(|newest| *id > newest)
+            without && newest.is_none_or(|newest| *id > newest) && !catalog.is_collected(*id)
         })
         .map(|(id, _)| id)
         .take(SESSIONS)

@@ -1,6 +1,7 @@
 //! Sessions: a backup from its opening to its commit.
 
 mod adopt;
+mod alive;
 mod parent;
 mod patch;
 mod sink;
@@ -24,6 +25,7 @@ use crate::fetch::PackCache;
 use crate::journal::{FORMAT, Journal};
 use crate::manifest::{Blob, Extent, Root, SegmentSink};
 use crate::pack::{Role, SEGMENT};
+use crate::pipeline::known::Known;
 use crate::pipeline::{Manifest, Queues, Shared, upload, worker};
 use crate::reader::BackupReader;
 use crate::witness::{self, Witness};
@@ -59,9 +61,21 @@ impl Session {
         let session = SessionId::mint(&context.env);
         let backup = BackupId::mint(&context.env);
         let started_at = context.env.now();
-        let (known, adopted) = adopt::learn(&context, cache, &catalog).await?;
-        let opened = Event::SessionOpened { session, at: started_at, parent: parent.as_ref().map(|p| p.id), adopted };
-        journal.commit(vec![opened]).await?;
+        let (mut known, mut adopted) = adopt::learn(&context, cache, &catalog).await?;
+        let mut collected = false;
+        journal
+            .commit_by(|_, catalog| {
+                // What was condemned since it was learnt of cannot be built on.
+                if adopted.iter().any(|session| catalog.is_collected(*session)) {
+                    (collected, adopted) = (true, Vec::new());
+                }
+                let (parent, adopted) = (parent.as_ref().map(|p| p.id), adopted.clone());
+                Ok(vec![Event::SessionOpened { session, at: started_at, parent, adopted }])
+            })
+            .await?;
+        if collected {
+            known = Known::default();
+        }
         let parent = match parent {
             Some(record) => {
                 let reader = BackupReader::open(Arc::clone(&context), Arc::clone(cache), record).await?;
@@ -69,11 +83,14 @@ impl Session {
             }
             None => None,
         };
-        let (shared, Queues { jobs, packs }) = Shared::new(context, session, known, Arc::clone(work.observer()))?;
+        // All of it is sealed in one epoch, whatever begins meanwhile: hashes of blocks belong to one.
+        let pinned = context.pinned();
+        let (shared, Queues { jobs, packs }) = Shared::new(pinned, session, known, Arc::clone(work.observer()))?;
         let workers = worker::spawn(&shared, &jobs)?;
         let uploads = upload::spawn(&shared, &packs);
         let sink = Arc::new(Sink::new(Arc::clone(&shared), parent.clone()));
-        Ok(Self { shared, journal, backup, started_at, parent, sink, workers, uploads, work: work.clone() })
+        let work = work.clone();
+        Ok(Self { shared, journal, backup, started_at, parent, sink, workers, uploads, work })
     }
 
     /// Lets the workers finish what was put.
@@ -164,6 +181,7 @@ struct RootFacts {
 
 /// Writes what is left of the manifest, and its root. Blocking.
 fn write_root(shared: &Shared, facts: RootFacts) -> Result<(Root, ManifestRef)> {
+    shared.end_taken()?;
     let Manifest { writer, mut lane } = shared.take_manifest()?;
     let written = writer.finish(&mut lane)?;
     let parts = blob(&mut lane, &written.parts)?;

@@ -71,7 +71,7 @@ impl Parent {
         let extents = self.reader.content(entry).await?;
         let hashes = self.reader.block_map(entry).await?;
         let epoch = EpochId(entry.blocks.epoch());
-        let key = if epoch == shared.epoch { None } else { Some(shared.context.keyring.hash_key(epoch)?.clone()) };
+        let key = if epoch == shared.epoch { None } else { Some(shared.context.keyring.hash_key(epoch)?) };
         Ok(ParentContent::new(entry.len, self.adopt(&shared.table, extents), hashes, key))
     }
 

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::alive::Alive;
 use super::parent::Parent;
 use crate::error::{Error, Result};
 use crate::manifest::ManifestEntry;
@@ -31,6 +32,7 @@ use crate::pipeline::worker::{Job, SPAN};
 pub(crate) struct Sink {
     pub(super) shared: Arc<Shared>,
     pub(super) parent: Option<Arc<Parent>>,
+    alive: Alive,
     /// Keyed hashes of the paths that were put, 16 bytes each whatever their length.
     paths: Mutex<HashSet<[u8; 16]>>,
 }
@@ -45,11 +47,13 @@ struct Opened {
 
 impl Sink {
     pub(crate) fn new(shared: Arc<Shared>, parent: Option<Arc<Parent>>) -> Self {
-        Self { shared, parent, paths: Mutex::new(HashSet::new()) }
+        let alive = Alive::begin(&shared);
+        Self { shared, parent, alive, paths: Mutex::new(HashSet::new()) }
     }
 
-    fn claim(&self, path: &EntryPath) -> Result<()> {
+    pub(super) async fn claim(&self, path: &EntryPath) -> Result<()> {
         self.shared.failure.check()?;
+        self.alive.touch(&self.shared).await;
         if self.paths.lock().insert(self.shared.hash.block(path.as_bytes())) {
             return Ok(());
         }
@@ -125,7 +129,7 @@ impl Sink {
     pub(super) async fn take_whole(&self, parent: &Parent, entry: &ManifestEntry, meta: EntryMeta) -> Result<Put> {
         let whole = parent.whole(entry, meta, &self.shared).await?;
         self.shared.read(usize::try_from(entry.len).unwrap_or(usize::MAX));
-        self.shared.submit(Job::Add(Box::new(whole))).await?;
+        self.shared.take(whole).await?;
         Ok(Put::Stored(Stored { len: entry.len, unread: true, ..Stored::default() }))
     }
 
@@ -226,7 +230,7 @@ impl BackupSink for Sink {
         if file.meta.kind != EntryKind::File && file.meta.kind != EntryKind::Record {
             return Err(backup_core::Error::invalid(format!("{} is put as a file but is none", file.meta.path)));
         }
-        self.claim(&file.meta.path)?;
+        self.claim(&file.meta.path).await?;
         let path = file.meta.path.clone();
         let put = self.store_file(file).await;
         if matches!(put, Err(_) | Ok(Put::Vanished)) {
@@ -241,7 +245,7 @@ impl BackupSink for Sink {
         body: BoxStream<'_, backup_core::Result<Bytes>>,
         inspector: Option<Arc<dyn BlockInspector>>,
     ) -> backup_core::Result<Stored> {
-        self.claim(&meta.path)?;
+        self.claim(&meta.path).await?;
         let path = meta.path.clone();
         let stored = self.store_stream(meta, body, inspector).await;
         if stored.is_err() {
@@ -255,7 +259,7 @@ impl BackupSink for Sink {
         patch: Patch,
         body: BoxStream<'_, backup_core::Result<Bytes>>,
     ) -> backup_core::Result<Stored> {
-        self.claim(&patch.meta.path)?;
+        self.claim(&patch.meta.path).await?;
         let path = patch.meta.path.clone();
         let stored = self.store_patch(patch, body).await;
         if stored.is_err() {
@@ -270,10 +274,10 @@ impl BackupSink for Sink {
         };
         let Some(parent) = &self.parent else { return Ok(None) };
         let Some(entry) = parent.find(identity).await? else { return Ok(None) };
-        self.claim(&meta.path)?;
+        self.claim(&meta.path).await?;
         let whole = parent.whole(&entry, meta, &self.shared).await?;
         let len = whole.len;
-        self.shared.submit(Job::Add(Box::new(whole))).await?;
+        self.shared.take(whole).await?;
         Ok(Some(Stored { len, unread: true, ..Stored::default() }))
     }
 

@@ -3,13 +3,14 @@
 //! ```text
 //! catalog: the service is being purged   (sealed: whoever can only write objects cannot say so)
 //! purge                                  plain mark: what lies here without keys is to be deleted
-//! keys/…                                 deleted: the content is unreadable from here on
+//! keys/…                                 deleted, those of the one who does it last and newest first: the content is unreadable from here on
 //! everything else, repository            deleted
 //! purge                                  deleted
 //! ```
 //!
 //! While there is a key, the catalog decides and the mark says nothing. Once there is none, nothing can be read any more and the mark
-//! is what lets the next run go on. A repository without keys and without the mark has lost them in another way, and is left alone.
+//! is what lets the next run go on. The same holds once an epoch has no key any more of which an older one says that it began: then the
+//! catalog cannot be read either. A repository without keys and without the mark has lost them in another way, and is left alone.
 
 use backup_core::engine::Work;
 use backup_core::repository::Destroyed;
@@ -28,14 +29,19 @@ pub(super) fn marker() -> Result<ObjectName> {
     ObjectName::new(layout::PURGE)
 }
 
-/// Destroys what lies in `store`.
-pub(super) async fn destroy(store: &Store, work: &Work) -> Result<Destroyed> {
+/// Destroys what lies in `store`. The keys `own` go last, in this order.
+pub(super) async fn destroy(store: &Store, own: &[ObjectName], work: &Work) -> Result<Destroyed> {
     let marker = marker()?;
     if let Created::Conflict = store.create(&marker, Bytes::from_static(TEXT)).await? {
         return Err(Error::conflict(format!("object {marker} was written by somebody else")));
     }
     let mut destroyed = Destroyed::default();
-    destroyed.keys = sweep(store, layout::KEYS, &[], work).await?;
+    destroyed.keys = sweep(store, layout::KEYS, own, work).await?;
+    for name in own {
+        store.delete(name).await?;
+        destroyed.keys += 1;
+    }
+    destroyed.keys += sweep(store, layout::KEYS, &[], work).await?;
     let last = [layout::repository()?, marker.clone()];
     // Whoever was about to write when the keys went may still do so once.
     loop {

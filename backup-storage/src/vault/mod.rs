@@ -10,10 +10,11 @@ use backup_core::ServiceId;
 use backup_core::engine::Work;
 use backup_core::env::Env;
 use backup_core::repository::{Destroyed, Found, Repository as _};
-use backup_crypto::{Identity, Recipient};
+use backup_crypto::{Identity, KeyWrapper, Recipient};
 use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
+use crate::keys::Unlock;
 use crate::layout;
 use crate::repository::{CreateOptions, Repository};
 use crate::settings::RepositorySettings;
@@ -32,6 +33,22 @@ pub trait VaultKeys: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When it cannot be had.
     fn identity(&self, service: &ServiceId) -> Result<Arc<Identity>>;
+
+    /// Key management services for which the keys of a new repository are wrapped, besides the recipients.
+    ///
+    /// # Errors
+    /// When they cannot be had.
+    fn services(&self, _service: &ServiceId) -> Result<Vec<Arc<dyn KeyWrapper>>> {
+        Ok(Vec::new())
+    }
+
+    /// As whom the repository of `service` is opened: the identity, unless it is a key management service.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    fn unlock(&self, service: &ServiceId) -> Result<Unlock> {
+        Ok(self.identity(service)?.into())
+    }
 }
 
 /// The same recipients and identity for every service.
@@ -97,13 +114,14 @@ impl Vault {
 
     async fn create(&self, service: &ServiceId) -> Result<Repository> {
         let recipients = self.keys.recipients(service)?;
-        let (options, env) = (self.options.clone(), self.env.clone());
+        let (mut options, env) = (self.options.clone(), self.env.clone());
+        options.services.extend(self.keys.services(service)?);
         Repository::create(&self.store, service.clone(), recipients, options, &self.settings, env).await
     }
 
     async fn open(&self, service: &ServiceId) -> Result<Repository> {
-        let identity = self.keys.identity(service)?;
-        Repository::open(&self.store, service.clone(), identity, &self.settings, self.env.clone()).await
+        let unlock = self.keys.unlock(service)?;
+        Repository::open(&self.store, service.clone(), unlock, &self.settings, self.env.clone()).await
     }
 
     async fn find(&self, service: &ServiceId) -> Result<Option<Remaining>> {
@@ -116,7 +134,12 @@ impl Vault {
                 return Ok(None);
             }
         }
-        self.open(service).await.map(|repository| Some(Remaining::Whole(repository)))
+        let repository = self.open(service).await?;
+        // Whoever dies while the keys are deleted leaves some of them.
+        if store.head(&destroy::marker()?).await?.is_some() && repository.has_lost_an_epoch().await? {
+            return Ok(Some(Remaining::Rest));
+        }
+        Ok(Some(Remaining::Whole(repository)))
     }
 
     async fn services(&self) -> Result<Vec<ServiceId>> {
@@ -130,13 +153,13 @@ impl Vault {
         let store = self.store.at(service.as_str())?;
         match self.find(service).await? {
             None => Ok(Destroyed::default()),
-            Some(Remaining::Rest) => destroy::destroy(&store, work).await,
+            Some(Remaining::Rest) => destroy::destroy(&store, &[], work).await,
             Some(Remaining::Whole(repository)) => {
                 let catalog = repository.catalog().await?;
                 if !catalog.service().is_some_and(backup_core::catalog::ServiceState::is_ending) {
                     return Err(Error::conflict(format!("service {service} is not being purged")));
                 }
-                destroy::destroy(&store, work).await
+                destroy::destroy(&store, &repository.own_keys(&catalog).await?, work).await
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The journal, entry by entry, also behind a break.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use backup_core::catalog::{BackupRecord, Catalog, Event, SessionState};
+use backup_core::catalog::{BackupRecord, Catalog, Event, KeyState, SessionState};
 use backup_core::repository::VerifyReport;
 use backup_core::{BackupId, SessionId};
 use backup_crypto::ObjectKind;
@@ -11,7 +12,7 @@ use futures::stream::{self, StreamExt};
 use super::findings::{Findings, describe};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Genesis, Journal, Place};
+use crate::journal::{Fold, Genesis, Journal, Place, keys};
 use crate::{envelope, layout};
 
 /// How many entries are fetched at the same time.
@@ -22,10 +23,14 @@ const AHEAD: usize = 16;
 pub(super) struct History {
     pub(super) generation: u32,
     pub(super) genesis: Option<Genesis>,
-    /// Every backup of which an entry tells.
+    /// What entries tell together, as far as they fit.
+    pub(super) catalog: Arc<Catalog>,
+    /// Every backup of which an entry tells and that has not expired.
     pub(super) records: BTreeMap<BackupId, BackupRecord>,
     /// Sessions that may still commit, and those whose content they want to reuse.
     pub(super) open: BTreeSet<SessionId>,
+    /// The repository's keys, as far as it tells.
+    pub(super) keys: KeyState,
     /// Digests of the entries that could be fetched.
     digests: BTreeMap<u64, [u8; 32]>,
     /// Which entry tells of which backup.
@@ -76,6 +81,15 @@ impl History {
             };
             report.read_bytes += object.len() as u64;
             history.digests.insert(number, *blake3::hash(&object).as_bytes());
+            // Keys of epochs that have begun since the repository was opened.
+            keys::look(&context.keyring, catalog.keys()).await?;
+            if number > 1
+                && history.broken.is_empty()
+                && let Err(e) = keys::check(Some(catalog.keys()), &name, &object)
+            {
+                history.broken.insert(number, describe(e));
+                continue;
+            }
             // What opens but is not understood is not damage: a newer version wrote it, and nothing can be said.
             if let Err(e) = envelope::open(&context.keyring, ObjectKind::Journal, &name, &object) {
                 history.broken.insert(number, describe(e));
@@ -95,6 +109,9 @@ impl History {
                 history.broken.insert(number, format!("it does not follow entry {before} as it is stored"));
             }
             if number == 1 {
+                if let Some(genesis) = &entry.genesis {
+                    catalog = <Catalog as Fold>::begin(genesis, keys::epoch_of(&name, &object)?);
+                }
                 history.begin(context, entry.genesis);
             }
             for event in &entry.events {
@@ -109,6 +126,13 @@ impl History {
                 }
             }
         }
+        history.keys = catalog.keys().clone();
+        // What has expired is nobody's to restore, and may be gone.
+        history.catalog = Arc::new(catalog);
+        let catalog = &history.catalog;
+        for (backup, _) in catalog.expired() {
+            history.records.remove(&backup);
+        }
         for (session, state) in catalog.sessions() {
             if let SessionState::Open { adopted, .. } = state {
                 history.open.insert(session);
@@ -116,6 +140,11 @@ impl History {
             }
         }
         Ok(history)
+    }
+
+    /// Whether it can be read from the first entry to the last.
+    pub(super) fn is_whole(&self) -> bool {
+        self.broken.is_empty() && self.genesis.is_some()
     }
 
     fn begin(&mut self, context: &Context, genesis: Option<Genesis>) {

@@ -18,6 +18,8 @@ pub(crate) struct Listing {
     /// Sessions that have a witness.
     pub(crate) witnesses: BTreeSet<SessionId>,
     pub(crate) keys: Vec<ObjectName>,
+    /// What tells of the succession of epochs.
+    pub(crate) epochs: Vec<ObjectName>,
     /// Objects whose names mean nothing here.
     pub(crate) foreign_objects: u64,
     pub(crate) foreign_bytes: u64,
@@ -37,9 +39,11 @@ impl Listing {
                 Some(SessionObject::Witness(session)) => {
                     listing.witnesses.insert(session);
                 }
+                Some(SessionObject::Alive(_)) => {}
                 None if name.strip_prefix(layout::KEYS).is_some_and(|rest| rest.starts_with('/')) => {
                     listing.keys.push(object.name);
                 }
+                None if layout::epoch_place(name).is_some() => listing.epochs.push(object.name),
                 None if name == layout::repository()?.as_str() || layout::entry_place(name).is_some() => {}
                 // The log has a verification of its own.
                 None if crate::log::name::parse(name).is_some() => {}

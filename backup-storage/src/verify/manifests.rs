@@ -10,7 +10,7 @@ use super::findings::{Findings, describe};
 use super::packs::Packs;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fetch::{PackCache, blocking};
+use crate::fetch::{PackCache, Places, blocking};
 use crate::layout;
 use crate::manifest::{BlockMap, Content, Extent, ManifestEntry, total};
 use crate::pack::{BLOCK, PackIndex, SEGMENT, Scratch};
@@ -43,11 +43,16 @@ impl Manifests {
     pub(super) async fn learn(&mut self, record: &BackupRecord, findings: &mut Findings) -> Result<bool> {
         let Some(reader) = self.open(record, findings).await? else { return Ok(false) };
         for pack in reader.packs().iter().filter(|pack| pack.live > 0) {
-            let len = self.needed.entry(pack.pack).or_insert(pack.stored_len);
-            *len = (*len).max(pack.stored_len);
+            // What a copy is long, its own footer says.
+            let (at, len) = match self.cache.places().seen(pack.pack) {
+                Some(moved) => (moved.to, 0),
+                None => (pack.pack, pack.stored_len),
+            };
+            let known = self.needed.entry(at).or_insert(len);
+            *known = (*known).max(len);
         }
-        for (pack, _) in reader.manifest_segments() {
-            self.needed.entry(pack).or_insert(0);
+        for (pack, segment) in reader.manifest_segments() {
+            self.needed.entry(self.cache.places().of(pack, segment).0).or_insert(0);
         }
         Ok(true)
     }
@@ -55,8 +60,11 @@ impl Manifests {
     /// Reads all parts of the manifest of `record`, and finds out whether anything in `packs` harms the backup.
     pub(super) async fn check(&self, record: &BackupRecord, packs: &Packs, findings: &mut Findings) -> Result<()> {
         let Some(reader) = self.open(record, findings).await? else { return Ok(()) };
-        let mut uses: BTreeSet<PackId> = reader.packs().iter().filter(|p| p.live > 0).map(|p| p.pack).collect();
+        let places = self.cache.places();
+        let used = reader.packs().iter().filter(|p| p.live > 0);
+        let mut uses: BTreeSet<PackId> = used.map(|p| places.of(p.pack, 0).0).collect();
         for (pack, segment) in reader.manifest_segments() {
+            let (pack, segment) = places.of(pack, segment);
             uses.insert(pack);
             if packs.torn.get(&pack).is_some_and(|torn| torn.contains(&segment)) {
                 findings.harm(layout::pack(pack)?.as_str(), record.id);
@@ -118,9 +126,10 @@ impl Manifests {
     ) -> Result<()> {
         shallow(entry)?;
         let backup = reader.root().backup;
+        let places = self.cache.places();
         let mut sound = true;
         for extent in entry.direct_extents() {
-            sound &= extent_is_sound(reader, extent, packs, findings)?;
+            sound &= extent_is_sound(reader, places, extent, packs, findings)?;
         }
         let Content::Stored(list) = &entry.content else { return Ok(()) };
         if !sound {
@@ -129,7 +138,7 @@ impl Manifests {
         match reader.content(entry).await {
             Ok(extents) => {
                 for extent in &extents {
-                    extent_is_sound(reader, extent, packs, findings)?;
+                    extent_is_sound(reader, places, extent, packs, findings)?;
                 }
                 Ok(())
             }
@@ -150,6 +159,7 @@ impl Manifests {
             ErrorKind::Damaged => Ok(describe(error)),
             // A header that names another version or epoch may be a damaged one. A pack that opens as a whole is none.
             ErrorKind::Environment => {
+                let pack = self.cache.places().of(pack, 0).0;
                 let object = match self.context.store.get(&layout::pack(pack)?).await {
                     Ok(object) => object,
                     Err(e) if e.kind() == ErrorKind::Damaged => return Ok(describe(e)),
@@ -168,7 +178,7 @@ impl Manifests {
 fn opens(context: &Context, pack: PackId, object: &[u8]) -> Result<()> {
     let index = PackIndex::of_object(&context.keyring, pack, object)?;
     let (mut scratch, mut content) = (Scratch::new()?, Vec::new());
-    for segment in (0..).take(index.segments().len()) {
+    for (segment, _) in (0..).zip(index.segments()).filter(|(_, info)| !info.is_empty()) {
         let range = index.range(segment)?;
         index.open(segment, &object[range.start as usize..range.end as usize], &mut scratch, &mut content)?;
     }
@@ -197,9 +207,15 @@ fn shallow(entry: &ManifestEntry) -> Result<()> {
 ///
 /// # Errors
 /// Damaged, when it lies outside of the segments of its pack: every segment of a run but the last must be full.
-fn extent_is_sound(reader: &BackupReader, extent: &Extent, packs: &Packs, findings: &mut Findings) -> Result<bool> {
+fn extent_is_sound(
+    reader: &BackupReader,
+    places: &Places,
+    extent: &Extent,
+    packs: &Packs,
+    findings: &mut Findings,
+) -> Result<bool> {
     let Some(index) = extent.pack_index() else { return Ok(true) };
-    let pack = reader.pack(index)?;
+    let (pack, base) = places.of(reader.pack(index)?, 0);
     let torn = packs.torn.get(&pack);
     let lens = packs.lens.get(&pack);
     if torn.is_none() && lens.is_none() {
@@ -208,17 +224,17 @@ fn extent_is_sound(reader: &BackupReader, extent: &Extent, packs: &Packs, findin
     let mut sound = true;
     let mut parts = extent.segments(0).peekable();
     while let Some(part) = parts.next() {
-        if torn.is_some_and(|torn| torn.contains(&part.segment)) {
+        let segment = base.saturating_add(part.segment);
+        if torn.is_some_and(|torn| torn.contains(&segment)) {
             findings.harm(layout::pack(pack)?.as_str(), reader.root().backup);
             sound = false;
         }
         let Some(lens) = lens else { continue };
-        let len = lens.get(part.segment as usize).copied().unwrap_or(0) as usize;
+        let len = lens.get(segment as usize).copied().unwrap_or(0) as usize;
         let needs = if parts.peek().is_some() { SEGMENT } else { part.range.end };
         if len < needs {
             return Err(Error::damaged(format!(
-                "it needs {needs} bytes of segment {} of pack {pack}, which has {len}",
-                part.segment
+                "it needs {needs} bytes of segment {segment} of pack {pack}, which has {len}"
             )));
         }
     }

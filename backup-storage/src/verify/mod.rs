@@ -26,7 +26,7 @@ use futures::stream::{self, StreamExt};
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fetch::PackCache;
+use crate::fetch::{PackCache, Places};
 use crate::journal::Journal;
 use crate::witness::{self, Witness};
 use crate::{envelope, layout};
@@ -58,11 +58,12 @@ async fn run(
     level: VerifyLevel,
     work: &Work,
 ) -> Result<VerifyReport> {
-    let cache = Arc::new(PackCache::new(Arc::clone(context)));
     let (mut report, mut findings) = (VerifyReport::default(), Findings::default());
     // Listed before the journal is read: what a witness speaks of must then be in it.
     let listing = Listing::read(&context.store).await?;
     let mut history = History::read(context, journal, &mut report).await?;
+    let places = Places::State(Arc::clone(&history.catalog));
+    let cache = Arc::new(PackCache::new(Arc::clone(context), places));
     let witnesses = witnesses(context, &listing, &mut report, &mut findings).await?;
     for witness in &witnesses {
         history.confirm(witness.backup, witness.place);
@@ -73,8 +74,7 @@ async fn run(
     all.extend(witnesses.iter().map(|witness| witness.backup));
     all.sort_unstable();
     all.dedup();
-    let genesis = history.genesis.as_ref();
-    plain::check(context, &listing, genesis, &all, (&mut report, &mut findings)).await?;
+    plain::check(context, &listing, &history, &all, (&mut report, &mut findings)).await?;
 
     let mut manifests = Manifests { context: Arc::clone(context), cache: Arc::clone(&cache), needed: BTreeMap::new() };
     // Sessions that are not known to be without use.

@@ -100,7 +100,7 @@ async fn inspect(context: &Arc<Context>, cache: &PackCache, id: PackId, object: 
         let mut scratch = scratches.take()?;
         let mut content = Vec::new();
         let mut torn = Vec::new();
-        for segment in (0..).take(index.segments().len()) {
+        for (segment, _) in (0..).zip(index.segments()).filter(|(_, info)| !info.is_empty()) {
             let range = index.range(segment)?;
             let sealed = &object[range.start as usize..range.end as usize];
             if let Err(e) = index.open(segment, sealed, &mut scratch, &mut content) {

@@ -11,7 +11,10 @@ use backup_core::conformance::repository::RepositoryHarness;
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::env::Env;
 use backup_core::log::{Ledger, LineageRecord, LogEpoch, LogPurpose, LogRange, Mark};
-use backup_core::repository::{BackupSession, Decision, ParentChoice, Repository, VerifyLevel, VerifyReport};
+use backup_core::repository::{
+    BackupSession, CollectOptions, Collected, CollectionPlan, Decision, ParentChoice, Repository, VerifyLevel,
+    VerifyReport,
+};
 use backup_core::{BackupId, ErrorKind, LogPosition, Result, ServiceId};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -85,6 +88,14 @@ impl Repository for Spooled {
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport> {
         self.inner.verify(level, work).await
+    }
+
+    async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> Result<CollectionPlan> {
+        self.inner.plan_collection(options, work).await
+    }
+
+    async fn collect(&self, options: &CollectOptions, work: &Work) -> Result<Collected> {
+        self.inner.collect(options, work).await
     }
 
     async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {

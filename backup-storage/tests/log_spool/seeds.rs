@@ -4,15 +4,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use backup_core::ErrorKind;
 use backup_core::engine::LogSink;
 use backup_core::env::{Entropy, SeededEntropy};
 use backup_core::log::Mark;
-use backup_storage::fault::{Crash, FaultPlan};
+use backup_storage::fault::{Crash, DroppedAfter, FaultPlan};
 
 use crate::host::{Vault, files, lineage, log, range};
 
@@ -132,24 +130,6 @@ impl World {
     }
 }
 
-/// A future that is dropped after so many polls.
-struct Limited<F> {
-    future: Pin<Box<F>>,
-    polls: u64,
-}
-
-impl<F: Future> Future for Limited<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.polls == 0 {
-            return Poll::Ready(None);
-        }
-        self.polls -= 1;
-        self.future.as_mut().poll(cx).map(Some)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn stormy_vaults_and_futures_that_are_dropped() {
     let mut spooled = 0;
@@ -160,7 +140,7 @@ async fn stormy_vaults_and_futures_that_are_dropped() {
             let plan = FaultPlan::stormy(0.01 + (seed % 5) as f64 / 100.0);
             world.vault.faults.set_plan(if world.below(2) == 0 { plan } else { FaultPlan::quiet().yields(3) });
             let polls = 20 + world.below(120);
-            let outcome = Limited { future: Box::pin(world.life(host, 12)), polls }.await;
+            let outcome = DroppedAfter::new(polls, world.life(host, 12)).await;
             if let Some(Err(error)) = outcome {
                 let expected = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Conflict);
                 assert!(expected, "seed {seed}: {error}: {:?}", error.causes());

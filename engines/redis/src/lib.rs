@@ -15,7 +15,9 @@
 //!
 //! # The rooms
 //! - [`client`]: a small client: commands, and replication as a replica asks for it.
-//! - [`engine`]: the deployment as something that can be backed up and restored.
+//! - [`engine`]: the deployment as something that can be backed up and restored: [`RedisEngine`] for one server and its replicas,
+//!   [`RedisCluster`] for a cluster, whose primaries become members of one backup.
+//! - [`look`]: a look inside a backup, without a server: keys, sizes, differences.
 //! - [`node`]: the nodes of a deployment, what each says about itself, and which one is asked.
 //! - [`rdb`]: the snapshot file: read as it comes, counted, checked, rewritten; payloads for `RESTORE`.
 //! - [`restore`]: the ways back: into a running server, into files, key by key.
@@ -31,11 +33,12 @@ mod capture;
 pub mod client;
 pub mod engine;
 mod error;
+pub mod look;
 pub mod node;
 pub mod rdb;
 pub mod restore;
 pub mod stream;
 
-pub use engine::{Method, Persistence, RedisEngine, RedisSettings};
+pub use engine::{Method, Persistence, RedisCluster, RedisEngine, RedisSettings};
 pub use error::{Error, Result};
 pub use restore::RestoreSettings;

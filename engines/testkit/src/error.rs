@@ -62,6 +62,16 @@ pub enum Error {
         /// What the server said.
         said: String,
     },
+    /// A statement was answered with an error.
+    #[error("{said}, to: {statement}")]
+    ClickHouse {
+        /// The statement.
+        statement: String,
+        /// The server's number for the error.
+        code: Option<i32>,
+        /// What the server said.
+        said: String,
+    },
 }
 
 impl Error {

@@ -36,14 +36,20 @@
 //! | `BACKUP_TESTKIT_POSTGRES_17=/dir` | use that installation of PostgreSQL 17 (likewise 13 to 18) |
 //! | `BACKUP_TESTKIT_REDIS=redis-7.4,valkey-9.1` | the versions that [`redis_versions_under_test`] lists |
 //! | `BACKUP_TESTKIT_REDIS_7_4=/file` | use that program for Redis 7.4 (likewise `BACKUP_TESTKIT_VALKEY_9_1`) |
+//! | `BACKUP_TESTKIT_CLICKHOUSE=18.16,26` | the versions that [`clickhouse_versions_under_test`] lists |
+//! | `BACKUP_TESTKIT_CLICKHOUSE_26=/dir` | use that installation of ClickHouse 26 (likewise `…_18_16`) |
+//! | `BACKUP_TESTKIT_DEBIAN_MIRROR=http://…` | where packages of Debian come from |
+//! | `BACKUP_TESTKIT_ZOOKEEPER=/dir` | use the archives of that installation of ZooKeeper |
 //! | `BACKUP_TESTKIT_VERSITYGW=/file` | use that S3 gateway |
 //!
 //! Servers: [`Postgres`] 13 to 18 with standbys and existing directories, [`Redis`] 6.2 to 8.2 and Valkey 8.1 and 9.1 with
-//! replicas and [clusters](redis::RedisCluster), [`Versity`] for S3. Workloads and comparison
+//! replicas and [clusters](redis::RedisCluster), [`ClickHouse`] 18.16 and 26, [`ZooKeeper`], [`Versity`] for S3. Workloads and comparison
 //! of databases: [`pgbench`].
 
 mod cache;
 mod certificate;
+pub mod clickhouse;
+mod debian;
 mod error;
 mod identity;
 mod offload;
@@ -56,8 +62,10 @@ mod s3;
 mod scratch;
 pub mod wait;
 mod wheel;
+mod zookeeper;
 
 pub use cache::Cache;
+pub use clickhouse::{ClickHouse, ClickHouseVersion, clickhouse_versions_under_test};
 pub use error::{Error, Result};
 pub use identity::{Identity, unprivileged};
 pub use postgres::{
@@ -67,6 +75,7 @@ pub use redis::{Redis, RedisVersion, redis_versions_under_test};
 pub use require::{or_skip, required};
 pub use s3::Versity;
 pub use scratch::{scratch_dir, scratch_dir_in};
+pub use zookeeper::ZooKeeper;
 
 /// Types of the client library that appear in this crate's interface.
 pub use tokio_postgres;

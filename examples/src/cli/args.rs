@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::commands::{backup, compact, expire, hold, log, plan, restore, service, show, verify};
+use super::commands::{
+    backup, collect, compact, expire, export, hold, key, log, look, plan, replicate, restore, service, show, verify,
+};
 use super::engines::{OnEngine, Source, Stream, Target};
 
 const EXIT_CODES: &str = "\
@@ -41,6 +43,9 @@ pub(crate) struct Global {
     /// File whose first line is the passphrase [env: BACKUP_PASSPHRASE is the passphrase itself]
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// File whose first line is a key (BACKUP-SECRET-1…, BACKUP-KEY-1…) to open the repository with, instead of the passphrase
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) key_file: Option<PathBuf>,
     /// Print exactly one JSON document; errors are a JSON object on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -61,23 +66,38 @@ pub(crate) enum Command {
     Log(OnEngine<Stream, log::LogArgs>),
     /// Merge the small objects of the log into large ones; safe beside a capture
     Compact(compact::CompactArgs),
+    /// Take away what nobody needs: condemn what backups let go have left, and delete what was condemned long enough ago
+    Collect(collect::CollectArgs),
+    /// Keep a backup again that was let go, as long as nothing of it is deleted
+    Reinstate(collect::ReinstateArgs),
+    /// Copy to another vault what it lacks: a further region, opened like the first one when that is gone
+    Replicate(replicate::ReplicateArgs),
     /// Show what a plan keeps and why, and let go of the rest with --execute
     Expire(expire::ExpireArgs),
     /// Keep a backup whatever its age, or stop that
     #[command(subcommand)]
     Hold(hold::HoldCommand),
+    /// Show and change who can open the repository
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// List the backups, oldest first
     List,
     /// Show what can be restored, to which moments, and the holes of the log
     Windows,
     /// Show one backup with its entries
     Show(show::ShowArgs),
+    /// Look at the keys inside backups, without a server
+    #[command(subcommand)]
+    Look(look::LookCommand),
     /// Show what a restore would do; nothing is written
     #[command(subcommand)]
     Plan(OnEngine<Target, plan::PlanArgs>),
     /// Restore
     #[command(subcommand)]
     Restore(OnEngine<Target, restore::RestoreArgs>),
+    /// Write a table of a backup into a file of another format
+    #[command(subcommand)]
+    Export(export::ExportCommand),
     /// Check what is stored
     Verify(verify::VerifyArgs),
     /// Services under management: PostgreSQL servers of this host, their plans, and their whole life

@@ -2,7 +2,7 @@
 
 use backup_core::engine::Work;
 use backup_core::{Error, Result, ServiceId};
-use backup_crypto::{Identity, Passphrase, Recipient};
+use backup_crypto::Identity;
 use backup_storage::store::{Store, StoreSettings};
 use backup_storage::{CreateOptions, Repository, RepositorySettings};
 
@@ -11,7 +11,7 @@ use backup_storage::{CreateOptions, Repository, RepositorySettings};
 pub(crate) struct Place {
     pub(crate) vault: String,
     pub(crate) service: String,
-    pub(crate) passphrase: Passphrase,
+    pub(crate) identity: Identity,
 }
 
 impl Place {
@@ -21,9 +21,8 @@ impl Place {
         must_exist(&self.vault)?;
         work.run(async {
             let store = Store::open(&self.vault, &StoreSettings::default())?;
-            let identity = Identity::from(self.passphrase);
             let settings = RepositorySettings::default();
-            Ok(Repository::open(&store, service, identity, &settings, work.env().clone()).await?)
+            Ok(Repository::open(&store, service, self.identity, &settings, work.env().clone()).await?)
         })
         .await
     }
@@ -33,7 +32,7 @@ impl Place {
         let service = ServiceId::new(self.service)?;
         work.run(async {
             let store = Store::open(&self.vault, &StoreSettings::default())?;
-            let recipients = vec![Recipient::from(self.passphrase)];
+            let recipients = vec![self.identity.to_recipient()];
             let (options, settings) = (CreateOptions::default(), RepositorySettings::default());
             Ok(Repository::create(&store, service, recipients, options, &settings, work.env().clone()).await?)
         })

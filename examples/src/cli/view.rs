@@ -7,7 +7,7 @@ use backup_core::entry::EntryInfo;
 use backup_core::log::Hole;
 use backup_core::repository::{Damage, VerifyReport};
 use backup_core::run::Restorable;
-use backup_core::{Finding, LogPosition, Snapshot};
+use backup_core::{Finding, Group, LogPosition, Snapshot};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -62,6 +62,8 @@ pub(crate) struct ShowView<'a> {
     findings: &'a [Finding],
     lossy: &'a [backup_core::LossyItem],
     facts: &'a std::collections::BTreeMap<String, String>,
+    /// The members of a backup of several, and how far their moments lie apart in microseconds.
+    group: Option<&'a Group>,
     /// `entries` is their number.
     entry_list: &'a [EntryInfo],
 }
@@ -80,6 +82,7 @@ impl<'a> ShowView<'a> {
             findings: &snapshot.findings,
             lossy: &snapshot.lossy,
             facts: &snapshot.facts,
+            group: snapshot.group.as_ref(),
             entry_list,
         }
     }

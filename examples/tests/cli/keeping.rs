@@ -52,6 +52,34 @@ async fn a_plan_says_why_and_lets_go_only_when_told_and_never_of_what_is_held() 
     assert_eq!(vault.json(&["verify", "--level", "full"]).await["sound"], json!(true));
     vault.json(&["plan", "postgres", "--into", vault.dir.path().join("target").to_str().unwrap()]).await;
 
+    // What was let go is condemned, can be had again, and is gone once it is deleted.
+    let planned = vault.json(&["collect", "--dry-run"]).await;
+    assert!(planned["packs"].as_u64().unwrap() > 0 && planned["due"] == json!([]), "{planned}");
+    let condemned = vault.run(&["collect"]).await;
+    assert!(condemned.code == 0 && condemned.out.contains("collection 1 was condemned"), "{condemned:?}");
+    let again = vault.json(&["reinstate", &ids[0]]).await;
+    assert_eq!(again["id"], json!(ids[0]));
+    let kept = vault.run(&["reinstate", &ids[0]]).await;
+    assert!(kept.failed(exit::INVALID_INPUT).contains("has not expired"), "{kept:?}");
+    assert_eq!(vault.json(&["verify", "--level", "full"]).await["backups"], json!(2));
+    vault.json(&["expire", "--plan-name", "hobbyist", "--execute"]).await;
+    let deleted = vault.json(&["collect", "--grace", "0s"]).await;
+    assert!(deleted["deleted"].as_u64().unwrap() > 0, "{deleted}");
+    let gone = vault.run(&["reinstate", &ids[0]]).await;
+    assert!(gone.failed(exit::INVALID_INPUT).contains("taken away"), "{gone:?}");
+    let sound = vault.json(&["verify", "--level", "full"]).await;
+    assert_eq!((&sound["sound"], &sound["garbage_objects"]), (&json!(true), &json!(0)), "{sound}");
+
+    // A second region has the same, and says what it lacks.
+    let other = format!("file://{}", vault.dir.path().join("region-2").display());
+    let absent = vault.run(&["replicate", "--to", &other, "--status"]).await;
+    assert!(absent.failed(exit::INVALID_INPUT).contains("does not exist"), "{absent:?}");
+    let copied = vault.json(&["replicate", "--to", &other]).await;
+    assert_eq!((&copied["region"]["newest"], &copied["region"]["missing"]), (&json!(ids[2]), &json!([])), "{copied}");
+    let status = vault.json(&["replicate", "--to", &other, "--status"]).await;
+    assert_eq!(status["entries_behind"], json!(0));
+    assert_eq!(vault.json(&["--vault", &other, "verify", "--level", "full"]).await["sound"], json!(true));
+
     // One's own plan, in a document; what is wrong in it is named.
     let file = vault.dir.path().join("plans.json");
     let write = |cadence: &str| {

@@ -4,14 +4,17 @@
 
 #![allow(clippy::unwrap_used, reason = "the harness fails the test that calls it")]
 
+mod clickhouse;
 mod errors;
 mod harness;
 mod keeping;
+mod keys;
 mod killed;
 mod log;
 mod managed;
 mod process;
 mod redis;
+mod redis_cluster;
 mod restoring;
 mod roundtrip;
 mod usage;

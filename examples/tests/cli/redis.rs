@@ -8,7 +8,8 @@ use backup_testkit::{Error, Redis, RedisVersion, require_or_skip};
 use serde_json::json;
 
 use crate::harness::Vault;
-use crate::process::{backupctl, ended};
+use crate::process::{backupctl, ended, send};
+use rustix::process::Signal;
 
 const KEYS: usize = 150;
 
@@ -124,6 +125,12 @@ impl Moment {
     }
 }
 
+/// A server of which loading takes a moment that can be met.
+async fn slow(version: RedisVersion) -> Redis {
+    let server = Redis::builder(version).setting("key-load-delay", "2000");
+    server.setting("loading-process-events-interval-bytes", "1024").start().await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_see_the_old_or_the_new_when_a_restorer_is_killed() {
     let version = RedisVersion::Redis72;
@@ -131,13 +138,7 @@ async fn clients_see_the_old_or_the_new_when_a_restorer_is_killed() {
     fill(&mut source.connect().await.unwrap(), "new").await;
     let vault = Vault::created().await;
     let backup = vault.json(&["backup", "redis", "--url", &source.url()]).await;
-    // So loading takes a moment that can be met.
-    let target = Redis::builder(version)
-        .setting("key-load-delay", "2000")
-        .setting("loading-process-events-interval-bytes", "1024")
-        .start()
-        .await
-        .unwrap();
+    let target = slow(version).await;
     let mut here = target.connect().await.unwrap();
     let url = target.url();
     let mut seen = Vec::new();
@@ -172,4 +173,120 @@ async fn clients_see_the_old_or_the_new_when_a_restorer_is_killed() {
     }
     assert_eq!((seen[0].as_str(), seen[3].as_str()), ("old", "new"));
     assert_eq!(vault.json(&["list"]).await, json!([backup]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_seen_inside_backups_without_a_server() {
+    let source = require_or_skip!(Redis::builder(RedisVersion::Redis72).start().await);
+    let mut there = source.connect().await.unwrap();
+    for line in ["SET shop:cart:1 abc", "SET shop:cart:2 defg", "RPUSH list a b", "SELECT 3", "SET plain x"] {
+        there.run(line).await.unwrap();
+    }
+    there.call(&[b"SET".as_slice(), b"odd\n\xff", b"x", b"PXAT", b"4102444800000"]).await.unwrap();
+    let vault = Vault::created().await;
+    let url = source.url();
+    let first = vault.json(&["backup", "redis", "--url", &url]).await;
+    let (first, second) = {
+        for line in ["DEL plain", "SET more y", "SELECT 0", "SET shop:cart:1 xyz"] {
+            there.run(line).await.unwrap();
+        }
+        let second = vault.json(&["backup", "redis", "--url", &url]).await;
+        (first["id"].as_str().unwrap().to_owned(), second["id"].as_str().unwrap().to_owned())
+    };
+    drop(source);
+
+    let listed = vault.json(&["look", "redis", "list", &first, "--database", "3"]).await;
+    let mut keys = listed["keys"].as_array().unwrap().clone();
+    keys.sort_by_key(|key| key["key"].to_string());
+    let odd = json!({"database": 3, "key": "odd\\n\\xff", "whole": true, "kind": "string", "bytes": 2,
+        "expires": "2100-01-01T00:00:00Z"});
+    let plain = json!({"database": 3, "key": "plain", "whole": true, "kind": "string", "bytes": 2, "expires": null});
+    assert_eq!(keys, [odd, plain]);
+    let few = vault.json(&["look", "redis", "list", &first, "--limit", "1"]).await;
+    assert_eq!((few["keys"].as_array().unwrap().len(), &few["more"]), (1, &json!(true)));
+    let lists = vault.run(&["look", "redis", "list", &first, "--type", "list", "--match", "li*"]).await;
+    assert!(lists.code == 0 && lists.out.starts_with("0\tlist\tlist\t"), "{lists:?}");
+
+    let sums = vault.json(&["look", "redis", "histogram", &first]).await;
+    assert_eq!(sums["all"]["keys"], 5);
+    assert_eq!(sums["types"]["string"], json!({"keys": 4, "bytes": 4 + 5 + 2 + 2, "expiring": 1}));
+    let prefix = json!({"database": 0, "prefix": "shop:cart:", "keys": 2, "bytes": 9, "missed": 0});
+    assert!(sums["prefixes"].as_array().unwrap().contains(&prefix), "{sums}");
+    assert_eq!(sums["unprefixed"]["keys"], 3);
+    assert_eq!(vault.run(&["look", "redis", "histogram"]).await.code, 0);
+
+    let found = vault.json(&["look", "redis", "diff", &first, &second]).await;
+    let mut changes: Vec<_> = found["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| format!("{} {}", change["change"].as_str().unwrap(), change["key"].as_str().unwrap()))
+        .collect();
+    changes.sort();
+    assert_eq!(changes, ["added more", "changed shop:cart:1", "removed plain"]);
+    assert_eq!((&found["same"], &found["more"]), (&json!(3), &json!(false)));
+    let text = vault.run(&["look", "redis", "diff", &first, "--prefix", "shop:"]).await;
+    assert!(text.code == 0 && text.out.contains("changed\t0\tshop:cart:1\tstring\t4"), "{text:?}");
+    vault.run(&["look", "redis", "list", "nonsense"]).await.failed(10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn some_keys_come_back_beside_others() {
+    let source = require_or_skip!(Redis::builder(RedisVersion::Redis72).start().await);
+    let mut there = source.connect().await.unwrap();
+    for line in ["SET a:1 x", "SET b:1 y", "RPUSH a:list 1", "SET a:brief x PXAT 4102444800000"] {
+        there.run(line).await.unwrap();
+    }
+    let vault = Vault::created().await;
+    vault.json(&["backup", "redis", "--url", &source.url(), "--method", "scan"]).await;
+    let target = Redis::builder(RedisVersion::Redis72).start().await.unwrap();
+    let mut here = target.connect().await.unwrap();
+    here.run("SET a:1 theirs").await.unwrap();
+    let url = target.url();
+    let way = ["restore", "redis", "--into", &url, "--key-by-key", "--prefix", "a:"];
+    let error = vault.run(&way).await;
+    assert!(error.failed(14).contains("\"a:1\" exists in the target"), "{error:?}");
+    let more =
+        ["--rename", "a:=c:", "--type", "string", "--into-database", "4", "--expiry", "shift", "--shift-by", "1m"];
+    vault.json(&[&way[..], &more].concat()).await;
+    assert_eq!(here.run("GET a:1").await.unwrap().text(), "theirs");
+    here.run("SELECT 4").await.unwrap();
+    assert_eq!(here.run("DBSIZE").await.unwrap().number(), Some(2));
+    assert_eq!(here.run("GET c:1").await.unwrap().text(), "x");
+    assert_eq!(here.run("PEXPIRETIME c:brief").await.unwrap().number(), Some(4_102_444_860_000));
+    vault.json(&[&way[..], &["--replace"]].concat()).await;
+    here.run("SELECT 0").await.unwrap();
+    assert_eq!(here.run("GET a:1").await.unwrap().text(), "x");
+    // As a whole, into a file for an older server.
+    let folder = vault.dir.path().join("data");
+    let args = ["restore", "redis", "--into", folder.to_str().unwrap(), "--rdb-version", "9", "--expiry", "drop"];
+    let error = vault.run(&args).await;
+    assert!(error.failed(10).contains("has no values of the type 18"), "{error:?}");
+    vault.json(&[&args[..], &["--type", "string"]].concat()).await;
+    assert!(std::fs::read(folder.join("dump.rdb")).unwrap().starts_with(b"REDIS0009"));
+    vault.run(&[&way[..], &["--rename", "nonsense"]].concat()).await.failed(10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_leaves_the_target_a_primary() {
+    let version = RedisVersion::Redis72;
+    let source = require_or_skip!(Redis::builder(version).start().await);
+    fill(&mut source.connect().await.unwrap(), "new").await;
+    let vault = Vault::created().await;
+    vault.json(&["backup", "redis", "--url", &source.url()]).await;
+    let target = slow(version).await;
+    let mut here = target.connect().await.unwrap();
+    for moment in [Moment::Follows, Moment::Loads] {
+        fill(&mut here, "old").await;
+        let restorer = backupctl(&vault, &["restore", "redis", "--into", &target.url()]).spawn().unwrap();
+        moment.wait(&target).await;
+        send(&restorer, Signal::INT);
+        let output = ended(restorer);
+        assert_eq!(output.status.code(), Some(15), "{output:?}");
+        assert_eq!(target.info("replication", "role").await.unwrap().as_deref(), Some("master"), "{moment:?}");
+        assert_eq!(here.run("CONFIG GET masterauth").await.unwrap().items()[1].text(), "");
+        assert!(age(here.call(&every_key()).await).is_some());
+        here.run("SET more data").await.unwrap();
+        here.run("DEL more").await.unwrap();
+    }
 }

@@ -72,6 +72,22 @@ async fn help_lists_the_options_of_the_engine() {
             &["restore", "postgres", "--help"],
             &["--into", "--tablespace", "--delta", "--latest", "--backup", "--time", "--position", "--name", "--only"],
         ),
+        (
+            &["backup", "clickhouse", "--help"],
+            &["--url", "CLICKHOUSE_URL", "--identity", "--tls-ca", "--data-dir", "--disk", "--parallel", "--no-verify"],
+        ),
+        (
+            &["restore", "clickhouse", "--help"],
+            &[
+                "--existing",
+                "--rename",
+                "--structure-only",
+                "--unreplicated",
+                "--skip-damaged",
+                "--keep-access",
+                "--data-dir",
+            ],
+        ),
         (&["--version"], &["backupctl"]),
     ] {
         let ran = vault.run(args).await;

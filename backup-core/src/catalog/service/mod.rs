@@ -12,7 +12,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::Rejected;
+use super::{BackupRecord, Rejected};
 use crate::id::{BackupId, SessionId};
 pub use change::{Actor, Origin, RestorePurpose, Role, RunPurpose, ServiceChange, ServiceSpec};
 pub use trail::Trail;
@@ -310,7 +310,7 @@ impl ServiceState {
                 C::PlanChanged { .. } | C::ScheduleChanged { .. } | C::Moved { .. } | C::Suspended { .. },
                 Stage::Running | Stage::PoweringOff { .. } | Stage::Off { .. } | Stage::Restoring { .. },
             )
-            | (C::RunStarted { .. }, Stage::Running | Stage::PoweringOff { .. })
+            | (C::RunStarted { .. }, Stage::Running | Stage::PoweringOff { .. } | Stage::Deleted { .. })
             | (
                 C::RunEnded { .. }
                 | C::NoticeSent { .. }
@@ -481,6 +481,8 @@ pub struct Hold {
     pub by: Actor,
     /// Since when.
     pub since: Timestamp,
+    /// Whether the log that follows the backup is kept as well.
+    pub log: bool,
 }
 
 /// A backup that is not kept any more.
@@ -492,6 +494,8 @@ pub struct ExpiredBackup {
     pub reason: String,
     /// Since when.
     pub at: Timestamp,
+    /// The backup, as long as nothing of it was taken away.
+    pub record: Option<Box<BackupRecord>>,
 }
 
 #[cfg(test)]

@@ -20,7 +20,10 @@ use crate::engine::{
 use crate::entry::{EntryInfo, EntryKind, EntryMeta, EntryPath, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupId, ServiceId, SessionId};
-use crate::repository::{BackupSession, Decision, ParentChoice, Repository, VerifyLevel, VerifyReport};
+use crate::repository::{
+    BackupSession, CollectOptions, Collected, CollectionPlan, Decision, ParentChoice, Repository, VerifyLevel,
+    VerifyReport,
+};
 use crate::run::{self, BackupOptions};
 use crate::snapshot::Snapshot;
 
@@ -197,6 +200,14 @@ impl Repository for Tripping {
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport> {
         self.inner.verify(level, work).await
+    }
+
+    async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> Result<CollectionPlan> {
+        self.inner.plan_collection(options, work).await
+    }
+
+    async fn collect(&self, options: &CollectOptions, work: &Work) -> Result<Collected> {
+        self.inner.collect(options, work).await
     }
 
     async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {

@@ -18,7 +18,7 @@ pub async fn decisions_are_made_once(harness: &dyn RepositoryHarness) {
     let service = |change| Event::Service { change, lease: None, by: by.clone(), at };
     let held = |hold: &str| {
         let (hold, reason) = (hold.to_owned(), "kept".to_owned());
-        Event::HoldPlaced { backup: record.id, hold, reason, by: by.clone(), at }
+        Event::HoldPlaced { backup: record.id, hold, reason, by: by.clone(), at, log: false }
     };
     let expired = Event::BackupExpired { backup: record.id, reason: "old".to_owned(), by: by.clone(), at };
 

@@ -50,6 +50,7 @@ mod extraction;
 mod hostile;
 mod increments;
 mod localfiles;
+mod members;
 mod patches;
 mod reading;
 mod roundtrip;
@@ -76,6 +77,7 @@ pub use localfiles::{
     files_that_change_while_read, inspectors_see_everything_once, local_files_bring_their_facts,
     unchanged_files_are_not_read, vanished_and_odd_files,
 };
+pub use members::{members_are_backups_of_their_own, members_go_on_from_their_parents};
 pub use patches::{
     inspectors_see_what_a_patch_brings, patches_make_complete_entries, patches_of_zeros_and_of_the_same,
     patches_that_are_verified, patches_that_do_not_fit,
@@ -159,6 +161,8 @@ pub async fn run(harness: &dyn RepositoryHarness) {
         patches_that_do_not_fit,
         patches_that_are_verified,
         inspectors_see_what_a_patch_brings,
+        members_are_backups_of_their_own,
+        members_go_on_from_their_parents,
         extract_places_everything,
         extract_refuses_existing,
         extract_writes_last_things_last,

@@ -21,8 +21,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{BackupSession, Damage, Decision, ParentChoice, Repository, VerifyLevel, VerifyReport};
-use crate::catalog::{Catalog, CloseReason, Event, Rejected};
+use super::{
+    BackupSession, CollectOptions, Collected, CollectionPlan, Damage, Decision, ParentChoice, Repository, VerifyLevel,
+    VerifyReport,
+};
+use crate::catalog::{Catalog, CloseReason, Condemned, Event, Rejected};
 use crate::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -187,6 +190,38 @@ impl Repository for MemoryRepository {
             report.objects = sessions.len() as u64;
         }
         Ok(report)
+    }
+
+    async fn plan_collection(&self, _: &CollectOptions, work: &Work) -> Result<CollectionPlan> {
+        work.checkpoint()?;
+        let shared = self.shared.lock();
+        let gone = shared.catalog.expired().filter(|(id, _)| shared.manifests.contains_key(id));
+        Ok(CollectionPlan { packs: gone.count() as u64, ..CollectionPlan::default() })
+    }
+
+    /// Forgets at once what backups consist of that nobody can have again: nobody reads behind its back, since content is shared by reference.
+    async fn collect(&self, options: &CollectOptions, work: &Work) -> Result<Collected> {
+        let plan = self.plan_collection(options, work).await?;
+        let mut shared = self.shared.lock();
+        let at = work.env().now();
+        let condemned = plan.packs > 0 && shared.catalog.collections().next().is_none();
+        if condemned {
+            let (number, pins) = (shared.catalog.next_collection(), shared.catalog.pins());
+            let collection = Box::new(Condemned { number, pins, ..Condemned::default() });
+            shared.append(&Event::Condemned { collection, at })?;
+        }
+        let grace = jiff::SignedDuration::try_from(options.grace).unwrap_or(jiff::SignedDuration::MAX);
+        let due = shared.catalog.collections().filter(|collection| at.duration_since(collection.at) >= grace);
+        let due: Vec<_> = due.map(|collection| collection.condemned.number).collect();
+        for collection in &due {
+            shared.append(&Event::SweepBegun { collection: *collection, at })?;
+            shared.append(&Event::Swept { collection: *collection, at })?;
+        }
+        let gone = shared.catalog.expired().filter(|(_, expired)| expired.record.is_none()).map(|(id, _)| id);
+        let gone: Vec<_> = gone.collect();
+        let deleted = gone.iter().filter(|id| shared.manifests.remove(id).is_some()).count() as u64;
+        let condemned = condemned.then(|| shared.catalog.next_collection() - 1);
+        Ok(Collected { plan, condemned, swept: due, deleted, findings: Vec::new() })
     }
 
     async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {

@@ -33,7 +33,9 @@ pub(super) struct Place<'a> {
 
 impl Places {
     pub(super) fn new(order: &Extract) -> Result<Self> {
-        let mut roots = vec![Root { folder: Vec::new(), dir: existing(&order.root)? }];
+        order.check()?;
+        let whole = order.folder.as_ref().map_or_else(Vec::new, |folder| folder.as_bytes().to_vec());
+        let mut roots = vec![Root { folder: whole, dir: existing(&order.root)? }];
         for (folder, dir) in &order.elsewhere {
             roots.push(Root { folder: folder.as_bytes().to_vec(), dir: existing(dir)? });
         }
@@ -43,7 +45,7 @@ impl Places {
 
     pub(super) fn locate(&self, path: &EntryPath) -> Place<'_> {
         let root = self.roots.iter().find(|r| path.is_within(&r.folder));
-        let root = root.expect("every path lies within the empty folder, which is always there");
+        let root = root.expect("an order reaches nowhere beyond its own folder");
         let below = &path.as_bytes()[root.folder.len()..];
         let below = below.strip_prefix(b"/").unwrap_or(below);
         Place { dir: &root.dir, below: Path::new(std::ffi::OsStr::from_bytes(below)).to_owned() }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::simulated::{World, id, operator, owner};
-use crate::catalog::{ServiceChange, Stage};
+use crate::catalog::{RunPurpose, ServiceChange, Stage};
 use crate::engine::Work;
 use crate::error::Result;
 use crate::repository::{Repository, Vault};
@@ -224,18 +224,43 @@ async fn who_has_no_log_is_not_followed_and_ticks_say_who_should_be() {
 
 #[tokio::test]
 async fn what_was_written_before_a_deletion_is_there_when_it_is_called_back() {
-    let world = World::new(6);
+    for (kind, backed_up) in [("postgres", true), ("postgres", false), ("redis", true), ("redis", false)] {
+        let world = World::new(6);
+        let fleet = world.fleet("one");
+        let service = bought(&world, &fleet, kind).await;
+        if backed_up {
+            fleet.tick(&world.work()).await.unwrap();
+        }
+        world.clock.advance(Duration::from_secs(1));
+        world.machines.write(&id("svc"), world.now(), "last-words");
+        service.delete(&owner()).await.unwrap();
+        assert_eq!(holder(&world, "svc").await, None);
+        world.pass(&fleet, SignedDuration::from_mins(5)).await;
+        assert_eq!(world.machines.read(&id("svc")), None, "its machines are given up");
+        let finals = usize::from(kind == "redis" && backed_up);
+        let backups = world.catalog(&id("svc")).await.unwrap().backups().count();
+        assert_eq!(backups, 1 + finals, "{kind}: a log that a backup leads to is enough");
+        service.recover(&operator()).await.unwrap();
+        service.power_on(&owner(), &world.work()).await.unwrap();
+        let text = world.machines.read(&id("svc")).unwrap();
+        assert!(text.contains("last-words"), "{kind}, {backed_up}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_final_backup_of_a_deleted_service_that_failed_is_taken_when_its_machine_is_back() {
+    let world = World::new(8);
     let fleet = world.fleet("one");
-    let service = bought(&world, &fleet, "postgres").await;
-    fleet.tick(&world.work()).await.unwrap();
-    world.machines.write(&id("svc"), world.now(), "last words");
+    let service = bought(&world, &fleet, "redis").await;
+    world.machines.write(&id("svc"), world.now(), "last-words");
+    world.machines.unreachable.store(true, Ordering::SeqCst);
     service.delete(&owner()).await.unwrap();
-    assert_eq!(holder(&world, "svc").await, None);
-    world.pass(&fleet, SignedDuration::from_mins(5)).await;
-    assert_eq!(world.machines.read(&id("svc")), None, "its machines are given up");
-    service.recover(&operator()).await.unwrap();
-    service.power_on(&owner(), &world.work()).await.unwrap();
-    assert!(world.machines.read(&id("svc")).unwrap().contains("last words"));
+    world.pass(&fleet, SignedDuration::from_hours(2)).await;
+    world.machines.unreachable.store(false, Ordering::SeqCst);
+    world.pass(&fleet, SignedDuration::from_hours(2)).await;
+    let state = world.state(&id("svc")).await;
+    assert!(state.discarded);
+    assert_eq!(state.last_made.unwrap().run.purpose, RunPurpose::Final);
 }
 
 #[tokio::test]
@@ -250,7 +275,8 @@ async fn a_machine_that_cannot_be_reached_does_not_keep_a_deleted_service_for_ev
     assert!(!world.state(&id("svc")).await.discarded, "it is tried for some hours");
     world.pass(&fleet, SignedDuration::from_hours(2)).await;
     assert!(world.state(&id("svc")).await.discarded);
-    let lost = |notice: &Notice| matches!(notice, Notice::Trouble { text } if text.contains("end of its log is lost"));
+    let lost =
+        |notice: &Notice| matches!(notice, Notice::Trouble { text } if text.contains("what was written last is lost"));
     assert!(world.told.0.lock().iter().any(|(_, notice)| lost(notice)));
     world.pass(&fleet, SignedDuration::from_hours(24 * 31)).await;
     assert_eq!(world.vault.services().await.unwrap(), []);

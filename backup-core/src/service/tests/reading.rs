@@ -94,7 +94,7 @@ async fn a_hold_of_a_fork_that_was_never_made_does_not_keep_a_deleted_service() 
     let catalog = world.catalog(&id("svc")).await.unwrap();
     let (backup, at) = (catalog.latest().unwrap().id, world.now());
     let (hold, reason) = ("fork:nobody".to_owned(), "service nobody is being forked from it".to_owned());
-    let placed = Event::HoldPlaced { backup, hold, reason, by: operator(), at };
+    let placed = Event::HoldPlaced { backup, hold, reason, by: operator(), at, log: false };
     let repository = fleet.open(&id("svc")).await.unwrap();
     repository.repository().decide(&mut |_| Ok(vec![placed.clone()])).await.unwrap();
     world.pass(&fleet, SignedDuration::from_hours(4)).await;

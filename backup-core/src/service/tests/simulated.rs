@@ -22,7 +22,8 @@ use crate::env::{Clock, Env, SeededEntropy, SimulatedClock};
 use crate::error::{Error, Result};
 use crate::id::{BackupId, ServiceId};
 use crate::repository::{
-    BackupSession, Decision, Destroyed, Found, MemoryVault, ParentChoice, Repository, Vault, VerifyLevel, VerifyReport,
+    BackupSession, CollectOptions, Collected, CollectionPlan, Decision, Destroyed, Found, MemoryVault, ParentChoice,
+    Repository, Vault, VerifyLevel, VerifyReport,
 };
 use crate::run::tests::lines::Lines;
 use crate::run::tests::path;
@@ -400,6 +401,15 @@ impl Repository for CrashingRepository {
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport> {
         self.inner.verify(level, work).await
+    }
+
+    async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> Result<CollectionPlan> {
+        self.inner.plan_collection(options, work).await
+    }
+
+    async fn collect(&self, options: &CollectOptions, work: &Work) -> Result<Collected> {
+        self.crash.point().await;
+        self.inner.collect(options, work).await
     }
 
     async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {

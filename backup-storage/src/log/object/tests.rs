@@ -28,11 +28,16 @@ fn content(len: usize) -> Bytes {
 }
 
 fn sealed(start: u64, content: &[Bytes], record: bool) -> (Sealed, LogSheet) {
+    sealed_with(false, start, content, record)
+}
+
+fn sealed_with(haste: bool, start: u64, content: &[Bytes], record: bool) -> (Sealed, LogSheet) {
     let len: usize = content.iter().map(Bytes::len).sum();
     let piece = piece(start, len as u64);
     let record = record.then(|| LineageRecord::new(lineage(), "source", Notation::HexHalves, Timestamp::UNIX_EPOCH));
     let sheet = sheet(&lineage(), &piece, (LogPurpose::Import, record), Some([7; 32]), index(piece.end));
     let mut sealer = Sealer::new(&keyring(1), 1).unwrap();
+    sealer.set_level(1, haste).unwrap();
     let draft = sealer.draft(piece.name(&lineage()).unwrap(), content).unwrap();
     (sealer.finish(draft, &sheet).unwrap(), sheet)
 }
@@ -40,16 +45,28 @@ fn sealed(start: u64, content: &[Bytes], record: bool) -> (Sealed, LogSheet) {
 #[test]
 fn an_object_comes_back_whole_and_in_parts() {
     let scratches = Arc::default();
-    for lens in [vec![0], vec![1], vec![100, 7], vec![SEGMENT, SEGMENT], vec![10, 3 * SEGMENT + 5, 0, SEGMENT - 10, 1]]
-    {
+    let lens = [
+        vec![0],
+        vec![1],
+        vec![100, 7],
+        vec![SEGMENT, SEGMENT],
+        vec![10, 3 * SEGMENT + 5, 0, SEGMENT - 10, 1],
+        vec![9, SCATTERED, 5, SCATTERED - 1, 3 * SCATTERED, 7],
+    ];
+    for (lens, haste) in lens.into_iter().flat_map(|lens| [(lens.clone(), false), (lens, true)]) {
         let whole = content(lens.iter().sum());
         let mut rest = whole.clone();
         let parts: Vec<_> = lens.iter().map(|len| rest.split_to(*len)).collect();
-        let (object, said) = sealed(1000, &parts, true);
+        let (object, said) = sealed_with(haste, 1000, &parts, true);
         assert_eq!(object.digest, *blake3::hash(&object.bytes).as_bytes());
         let opened = open_whole(&keyring(1), &object.name, &object.bytes, &scratches).unwrap();
         assert_eq!(opened.object.sheet(), &said);
         assert!(opened.content.concat() == whole, "{lens:?}");
+        if lens.len() == 6 {
+            let segments: Vec<_> = opened.content.iter().map(Bytes::len).collect();
+            let scattered = vec![9, SCATTERED, SCATTERED + 4, 3 * SCATTERED, 7];
+            assert_eq!(segments, if haste { scattered } else { vec![whole.len()] });
+        }
         assert!(opened.content.iter().all(|part| !part.is_empty() && part.len() <= SEGMENT));
         // Of any part only the segments that hold it are needed.
         let end = 1000 + whole.len() as u64;

@@ -1,6 +1,7 @@
 //! Writing the log.
 
 mod delivery;
+mod haste;
 mod open;
 mod queue;
 mod sender;

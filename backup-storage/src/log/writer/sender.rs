@@ -10,16 +10,13 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::delivery::{Delivery, Place};
+use super::haste::Haste;
 use super::queue::Cut;
 use super::shared::Shared;
 use super::spool::{Kept, Spool};
 use crate::error::{Error, Result};
 use crate::log::object::{Sealed, Sealer, sheet};
 use crate::store::Store;
-
-/// zstd level of a writer that is behind. On the log of a busy PostgreSQL, −5 takes less than half the time of level 1, for a third more
-/// bytes; a source that gets too far ahead runs out of disk, or of patience.
-const HURRIED: i32 = -5;
 
 /// A thread that seals, and what it has sealed.
 type Sealing = AbortOnDropHandle<Result<(Sealer, Sealed)>>;
@@ -49,6 +46,7 @@ pub(super) struct Sender {
     most: usize,
     /// Whether pieces wait because sealing takes too long. When they wait for the store, a cheaper level would make that worse.
     behind: bool,
+    haste: Haste,
 }
 
 impl Sender {
@@ -74,6 +72,7 @@ impl Sender {
             described: BTreeSet::new(),
             most,
             behind: false,
+            haste: Haste::default(),
         })
     }
 
@@ -136,12 +135,12 @@ impl Sender {
         self.delivery.expect(lineage.clone(), piece);
         let record = self.describe(&lineage);
         let purpose = self.shared.purpose;
-        let level = self.shared.context.shape.level;
-        let level = if self.behind { level.min(HURRIED) } else { level };
+        self.haste.step(self.behind);
+        let (level, haste) = (self.haste.level(self.shared.context.shape.level), self.haste.is_any());
         let (tell, digest) = oneshot::channel();
         let previous = self.previous.replace(digest);
         let sealing = tokio::task::spawn_blocking(move || {
-            sealer.set_level(level)?;
+            sealer.set_level(level, haste)?;
             let draft = sealer.draft(piece.name(&lineage)?, &content)?;
             // Begun before this one, so it has a thread.
             let previous = previous.map(oneshot::Receiver::blocking_recv).transpose().map_err(|_| broken())?;

@@ -23,7 +23,7 @@ pub(super) struct Reading {
 impl Reading {
     /// Reads from `start`: the start of a page or of a record.
     pub(super) fn new(format: WalFormat, start: Lsn) -> Result<Self> {
-        Ok(Self { reader: WalReader::new(format, start)?, changes: None })
+        Ok(Self { reader: WalReader::new(format, start)?.skimming(), changes: None })
     }
 
     /// Reads on. What is noticed in records that end behind `from` is added to `marks`, and now and then which blocks all of them

@@ -72,7 +72,7 @@ impl<'a> Notes<'a> {
         self.room = room;
         let Server { version, wal_segment_size, system_id, .. } = self.server;
         let format = WalFormat::new(version.major(), *wal_segment_size, *system_id, scan::timeline(&range.lineage)?)?;
-        let (mut reader, mut part) = (WalReader::new(format, start)?, ChangeMap::new(start));
+        let (mut reader, mut part) = (WalReader::new(format, start)?.skimming(), ChangeMap::new(start));
         let mut bytes = self.log.read(LogRange::new(range.lineage.clone(), start.0..end.0));
         while let Some(piece) = bytes.try_next().await? {
             reader.push(piece);

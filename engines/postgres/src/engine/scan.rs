@@ -53,7 +53,7 @@ async fn records<T>(
     range: &LogRange,
     mut visit: impl FnMut(&Record) -> Result<ControlFlow<T>>,
 ) -> Result<Option<T>> {
-    let mut reader = WalReader::new(format(log, &range.lineage)?, Lsn(range.start))?;
+    let mut reader = WalReader::new(format(log, &range.lineage)?, Lsn(range.start))?.skimming();
     let mut bytes = log.source().read(range.clone());
     while let Some(piece) = bytes.try_next().await? {
         reader.push(piece);

@@ -102,7 +102,7 @@ impl WalDir {
             self.timeline,
         )?;
         let mut map = ChangeMap::new(start);
-        let mut reader = WalReader::new(format, start)?;
+        let mut reader = WalReader::new(format, start)?.skimming();
         loop {
             work.checkpoint()?;
             let at = reader.received();

@@ -8,6 +8,7 @@
 mod event;
 mod header;
 mod history;
+mod input;
 mod page;
 mod reader;
 mod record;

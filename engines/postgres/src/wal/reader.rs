@@ -12,20 +12,23 @@
 //! - *A record that was given up.* A server that died while it wrote a record across pages begins the next page with a record
 //!   that says so (`CreateOverwriteContrecordRecord`, `xlog.c`), and goes on from there.
 
-use std::collections::VecDeque;
 use std::fmt;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::event;
 use super::header::LongPageHeader;
+use super::input::Input;
 use super::page::{Joint, PageHeader, WalFormat};
-use super::record::{HEADER, Record, RecordHeader, Rmgr};
+use super::record::{HEADER, Record, RecordHeader, Rmgr, skim};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 
 /// How much memory is made ready at once for records that do not lie in one piece. A longer one grows with what has come.
 const RESERVE: usize = 256 << 10;
+
+/// Of a record that is skimmed, the headers of its parts are looked for in so many bytes. Hardly one has more than a few dozen.
+const FRONT: usize = 512;
 
 /// As far as positions go: centuries at any speed.
 const LONGEST: u64 = 1 << 62;
@@ -74,6 +77,7 @@ pub struct WalEnd {
 pub struct WalReader {
     format: WalFormat,
     checksums: bool,
+    skimming: bool,
     input: Input,
     /// The position of the first byte of `input`.
     at: u64,
@@ -107,12 +111,35 @@ enum State {
     Failed(String),
 }
 
-/// A record of which a part has come. The bytes are in [`WalReader::joining`].
+/// A record of which a part has come. The bytes that are kept of it are in [`WalReader::joining`].
 #[derive(Debug)]
 struct Partial {
     start: u64,
     length: u32,
+    /// How much has come.
+    come: usize,
     header: Option<RecordHeader>,
+    keeping: Keeping,
+}
+
+/// What is kept of a record.
+#[derive(Debug, Clone, Copy)]
+enum Keeping {
+    /// So much as says whether it is skimmed.
+    Front,
+    All,
+    Skimmed(Skimmed),
+}
+
+/// A record of which the bytes of blocks are left out.
+#[derive(Debug, Clone, Copy)]
+struct Skimmed {
+    /// So many bytes of its beginning are kept.
+    front: usize,
+    /// From here on it is kept again.
+    end: usize,
+    /// The checksum of its body up to what is kept of the end.
+    sum: u32,
 }
 
 impl WalReader {
@@ -136,6 +163,7 @@ impl WalReader {
         Ok(Self {
             format,
             checksums: true,
+            skimming: false,
             input: Input::default(),
             at: start.0,
             state,
@@ -160,6 +188,13 @@ impl WalReader {
     #[must_use]
     pub fn without_checksums(self) -> Self {
         Self { checksums: false, ..self }
+    }
+
+    /// Leaves out the data and images of blocks, where a record does not lie in one piece and they would be copied. They are checked all
+    /// the same. For whoever wants to know which blocks were changed, and not how.
+    #[must_use]
+    pub fn skimming(self) -> Self {
+        Self { skimming: true, ..self }
     }
 
     /// What it reads.
@@ -334,7 +369,7 @@ impl WalReader {
             (State::Joining, Joint::Continues(owed)) => State::Passing(owed),
             (State::Passing(expected), Joint::Continues(owed)) if *expected == owed => State::Passing(owed),
             (State::Within(partial), Joint::Continues(owed))
-                if partial.length as usize - self.joining.len() == owed as usize =>
+                if partial.length as usize - partial.come == owed as usize =>
             {
                 // Most of what follows is copied; nothing changes.
                 self.consume(length);
@@ -378,7 +413,8 @@ impl WalReader {
             if self.joining.capacity() < RESERVE.min(length as usize) {
                 self.joining.reserve(RESERVE);
             }
-            self.state = State::Within(Partial { start, length, header: None });
+            let keeping = if self.skimming { Keeping::Front } else { Keeping::All };
+            self.state = State::Within(Partial { start, length, come: 0, header: None, keeping });
             return Ok(Step::Further);
         }
         if self.input.len < aligned as usize {
@@ -391,18 +427,31 @@ impl WalReader {
             return Err(at("a record without header".to_owned()));
         };
         self.check_header(start, &header)?;
-        self.finish(start, &header, bytes).map(Step::Record)
+        let sum = if self.checksums { RecordHeader::body_sum(&bytes) } else { 0 };
+        self.finish((start, &header), (bytes, 0), sum).map(Step::Record)
     }
 
     /// Takes what has come of a record that crosses pages.
     fn collect(&mut self) -> Result<Step, String> {
         let State::Within(partial) = &mut self.state else { return Ok(Step::Further) };
         let (start, length) = (partial.start, partial.length as usize);
-        let owed = length - self.joining.len();
         let left = self.format.left_in_page(self.at) as usize;
-        let piece = owed.min(left).min(self.input.len);
-        self.input.take_into(piece, &mut self.joining);
+        let there = (length - partial.come).min(left).min(self.input.len);
+        let piece = match &mut partial.keeping {
+            Keeping::Skimmed(skimmed) if partial.come < skimmed.end => {
+                let piece = there.min(skimmed.end - partial.come);
+                self.input.pass(piece, |bytes| skimmed.sum = crc32c::crc32c_append(skimmed.sum, bytes));
+                piece
+            }
+            keeping => {
+                let wanted = if matches!(keeping, Keeping::Front) { FRONT - self.joining.len() } else { there };
+                let piece = there.min(wanted);
+                self.input.take_into(piece, &mut self.joining);
+                piece
+            }
+        };
         self.at += piece as u64;
+        partial.come += piece;
         let header = match partial.header {
             Some(header) => Some(header),
             // As early as possible: what is no record is not collected.
@@ -415,14 +464,24 @@ impl WalReader {
                 None => None,
             },
         };
-        if piece < owed {
-            return Ok(if piece == left { Step::Further } else { Step::Starved });
+        let State::Within(partial) = &mut self.state else { return Ok(Step::Further) };
+        if matches!(partial.keeping, Keeping::Front) && self.joining.len() == FRONT {
+            partial.keeping = Skimmed::of(&mut self.joining, length, self.format.major());
         }
+        if partial.come < length {
+            return Ok(if self.input.len > 0 { Step::Further } else { Step::Starved });
+        }
+        let keeping = partial.keeping;
         let next = self.at.next_multiple_of(8);
         let Some(header) = header.filter(|_| self.skip(next)) else { return Ok(Step::Starved) };
         let bytes = self.joining.split().freeze();
         self.state = State::Between;
-        self.finish(start, &header, bytes).map(Step::Record)
+        let left_out = (length - bytes.len()) as u32;
+        let sum = match keeping {
+            Keeping::Skimmed(skimmed) => crc32c::crc32c_append(skimmed.sum, &bytes[skimmed.front..]),
+            Keeping::All | Keeping::Front => RecordHeader::body_sum(&bytes),
+        };
+        self.finish((start, &header), (bytes, left_out), sum).map(Step::Record)
     }
 
     #[inline]
@@ -441,12 +500,18 @@ impl WalReader {
         Ok(())
     }
 
-    /// Checks a whole record, the last byte of which lies before `self.at`.
-    fn finish(&mut self, start: u64, header: &RecordHeader, bytes: Bytes) -> Result<Record, String> {
-        if self.checksums && RecordHeader::checksum(&bytes) != header.crc {
+    /// Checks a record, the last byte of which lies before `self.at`: what is kept of it, how much is not, and the checksum of its body.
+    fn finish(
+        &mut self,
+        (start, header): (u64, &RecordHeader),
+        (bytes, left_out): (Bytes, u32),
+        sum: u32,
+    ) -> Result<Record, String> {
+        if self.checksums && RecordHeader::checksum(sum, &bytes) != header.crc {
             return Err(format!("{}: the checksum of a record is wrong", Lsn(start)));
         }
-        let mut record = Record::new(Lsn(start), Lsn(self.at), header, self.format.major(), bytes);
+        let record = Record::new(Lsn(start), Lsn(self.at), header, self.format.major(), bytes);
+        let mut record = record.without(left_out);
         if let Some(given_up) = self.given_up {
             // The flag on the page and the record must be of the same mind (`VerifyOverwriteContrecord`, `xlogrecovery.c`).
             let said = event::overwritten(&record).map_err(|error| error.to_string())?;
@@ -491,83 +556,22 @@ impl fmt::Debug for WalReader {
     }
 }
 
+impl Skimmed {
+    /// What is kept of a record of `length` bytes that begins with `front`, of which the bytes of blocks are taken away.
+    fn of(front: &mut BytesMut, length: usize, major: u32) -> Keeping {
+        match skim(front, length, major) {
+            Some((headers, main)) if length - main >= front.len() => {
+                let sum = RecordHeader::body_sum(front);
+                front.truncate(headers);
+                Keeping::Skimmed(Self { front: headers, end: length - main, sum })
+            }
+            _ => Keeping::All,
+        }
+    }
+}
+
 enum Step {
     Record(Record),
     Further,
     Starved,
-}
-
-/// What has been pushed and not yet been read.
-#[derive(Default)]
-struct Input {
-    front: Bytes,
-    rest: VecDeque<Bytes>,
-    len: usize,
-}
-
-impl Input {
-    fn push(&mut self, bytes: Bytes) {
-        self.len += bytes.len();
-        if self.front.is_empty() {
-            self.front = bytes;
-        } else if !bytes.is_empty() {
-            self.rest.push_back(bytes);
-        }
-    }
-
-    /// The next `N` bytes, left where they are.
-    #[inline]
-    fn peek<const N: usize>(&self) -> Option<[u8; N]> {
-        if let Some(bytes) = self.front.first_chunk() {
-            return Some(*bytes);
-        }
-        if self.len < N {
-            return None;
-        }
-        let mut bytes = [0; N];
-        let next = self.front.iter().chain(self.rest.iter().flatten());
-        bytes.iter_mut().zip(next).for_each(|(to, from)| *to = *from);
-        Some(bytes)
-    }
-
-    /// The next `count` bytes, which must be there: without copying where they lie in one piece.
-    #[inline]
-    fn take(&mut self, count: usize) -> Bytes {
-        if self.front.len() >= count {
-            let bytes = self.front.split_to(count);
-            self.len -= count;
-            self.refill();
-            return bytes;
-        }
-        let mut bytes = BytesMut::with_capacity(count);
-        self.take_into(count, &mut bytes);
-        bytes.freeze()
-    }
-
-    fn take_into(&mut self, mut count: usize, into: &mut BytesMut) {
-        while count > 0 && self.len > 0 {
-            let piece = count.min(self.front.len());
-            into.extend_from_slice(&self.front[..piece]);
-            self.skip(piece);
-            count -= piece;
-        }
-    }
-
-    #[inline]
-    fn skip(&mut self, mut count: usize) {
-        while count > 0 && self.len > 0 {
-            let piece = count.min(self.front.len());
-            self.front.advance(piece);
-            self.len -= piece;
-            count -= piece;
-            self.refill();
-        }
-    }
-
-    #[inline]
-    fn refill(&mut self) {
-        if self.front.is_empty() {
-            self.front = self.rest.pop_front().unwrap_or_default();
-        }
-    }
 }

@@ -136,9 +136,14 @@ impl RecordHeader {
         if major >= 16 { 1020 << 20 } else { (1 << 30) - 1 }
     }
 
-    /// The checksum of a whole record: of its body, then of its header up to where the checksum stands.
-    pub(super) fn checksum(record: &[u8]) -> u32 {
-        crc32c::crc32c_append(crc32c::crc32c(&record[HEADER..]), &record[..HEADER - 4])
+    /// The checksum of a whole record's body, or of what has come of it.
+    pub(super) fn body_sum(record: &[u8]) -> u32 {
+        crc32c::crc32c(&record[HEADER..])
+    }
+
+    /// The checksum of a record whose body has the checksum `body`: goes on with its header, up to where the checksum stands.
+    pub(super) fn checksum(body: u32, record: &[u8]) -> u32 {
+        crc32c::crc32c_append(body, &record[..HEADER - 4])
     }
 }
 
@@ -161,12 +166,20 @@ pub struct Record {
     pub info: u8,
     pub(super) major: u32,
     pub(super) bytes: Bytes,
+    /// How many bytes of blocks were left out behind the headers of the parts.
+    pub(super) left_out: u32,
 }
 
 impl Record {
     pub(super) fn new(start: Lsn, end: Lsn, header: &RecordHeader, major: u32, bytes: Bytes) -> Self {
         let RecordHeader { xid, prev, info, rmgr, .. } = *header;
-        Self { start, end, prev, xid, rmgr, info, major, bytes }
+        Self { start, end, prev, xid, rmgr, info, major, bytes, left_out: 0 }
+    }
+
+    /// Says that so many bytes of blocks are not in its bytes.
+    pub(super) fn without(mut self, left_out: u32) -> Self {
+        self.left_out = left_out;
+        self
     }
 
     /// What it says to its resource manager.
@@ -181,7 +194,8 @@ impl Record {
         self.info & 0x01 != 0
     }
 
-    /// The whole record as it stands in the log, without the headers of the pages that it crosses.
+    /// The record as it stands in the log, without the headers of the pages that it crosses, and where it was
+    /// [skimmed](super::WalReader::skimming) without what belongs to blocks.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -199,7 +213,7 @@ impl Record {
     /// [`Error::Malformed`] when the parts contradict each other or are not exactly as long as the record. The checksum does
     /// not exclude that: it is the server's bug, or an extension's.
     pub fn decode(&self) -> Result<Decoded<'_>> {
-        Decoded::parse(self.bytes.get(HEADER..).unwrap_or_default(), self.major)
+        Decoded::parse(self.bytes.get(HEADER..).unwrap_or_default(), self.major, self.left_out as usize)
             .map_err(|reason| Error::malformed("wal record", format!("{}: {reason}", self.start)))
     }
 
@@ -272,7 +286,7 @@ pub enum Compression {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlockImage<'a> {
-    /// The page without its hole, maybe compressed.
+    /// The page without its hole, maybe compressed. Empty in a record that was skimmed.
     pub bytes: &'a [u8],
     /// Where in the page the hole begins.
     pub hole_offset: u16,
@@ -300,7 +314,7 @@ pub struct BlockRef<'a> {
     pub will_init: bool,
     /// The image, if the record has one.
     pub image: Option<BlockImage<'a>>,
-    /// What the resource manager notes for this block.
+    /// What the resource manager notes for this block. Empty in a record that was skimmed.
     pub data: &'a [u8],
 }
 
@@ -397,19 +411,40 @@ impl ImageHeader {
     }
 }
 
-impl<'a> Decoded<'a> {
-    fn parse(body: &'a [u8], major: u32) -> Result<Self, String> {
+/// The headers of a record's parts, and how long these are. Blocks have as many bytes as they will have, of zeros.
+struct Parts<'a> {
+    blocks: Vec<BlockRef<'a>>,
+    origin: Option<u16>,
+    top_xid: Option<u32>,
+    /// Bytes of main data, the last part.
+    main: usize,
+    /// Bytes of all parts.
+    announced: usize,
+}
+
+/// What stands for the bytes of parts of which only the headers are read.
+static ANNOUNCED: [u8; u16::MAX as usize] = [0; u16::MAX as usize];
+
+/// Where the parts of a record begin and how many bytes of main data it ends with, when `record` is the beginning of one of `length` bytes
+/// and has all headers of parts. None when it has not, or is no record.
+pub(super) fn skim(record: &[u8], length: usize, major: u32) -> Option<(usize, usize)> {
+    let mut cursor = Cursor(record.get(HEADER..)?);
+    let parts = Parts::parse(&mut cursor, major, length.checked_sub(record.len())?).ok()?;
+    Some((record.len() - cursor.0.len(), parts.main))
+}
+
+impl<'a> Parts<'a> {
+    /// Takes the headers from `cursor`, behind which `missing` bytes more belong to the record.
+    fn parse(cursor: &mut Cursor<'a>, major: u32, missing: usize) -> Result<Self, String> {
         const HAS_IMAGE: u8 = 0x10;
         const HAS_DATA: u8 = 0x20;
         const WILL_INIT: u8 = 0x40;
         const SAME_RELATION: u8 = 0x80;
-        let mut cursor = Cursor(body);
         let mut blocks: Vec<BlockRef<'a>> = Vec::new();
-        // The parts come behind the last header. Until then a block has as many bytes of anything, which costs no allocation.
-        let announce = |length: u16| body.get(..usize::from(length)).ok_or_else(|| TOO_SHORT.to_owned());
+        let announce = |length: u16| &ANNOUNCED[..usize::from(length)];
         let (mut origin, mut top_xid, mut main_length) = (None, None, 0);
         let mut announced = 0_usize;
-        while cursor.0.len() > announced {
+        while cursor.0.len() + missing > announced {
             match cursor.u8()? {
                 // By convention the main data is the last part.
                 SHORT_DATA => {
@@ -435,10 +470,10 @@ impl<'a> Decoded<'a> {
                         return Err(format!("block {id} has flags {flags:#04x} and {data_length} bytes of data"));
                     }
                     let image = if flags & HAS_IMAGE != 0 {
-                        let image = ImageHeader::parse(&mut cursor, major)?;
+                        let image = ImageHeader::parse(cursor, major)?;
                         announced += usize::from(image.length);
                         Some(BlockImage {
-                            bytes: announce(image.length)?,
+                            bytes: announce(image.length),
                             hole_offset: image.hole_offset,
                             hole_length: image.hole_length,
                             compression: image.compression,
@@ -461,21 +496,35 @@ impl<'a> Decoded<'a> {
                     };
                     let block = cursor.u32()?;
                     announced += usize::from(data_length);
-                    let (data, will_init) = (announce(data_length)?, flags & WILL_INIT != 0);
+                    let (data, will_init) = (announce(data_length), flags & WILL_INIT != 0);
                     blocks.push(BlockRef { id, relation, fork, block, will_init, image, data });
                 }
                 id => return Err(format!("a part has the identifier {id}")),
             }
         }
-        if cursor.0.len() != announced {
-            return Err(format!("has {} bytes of data where {announced} are announced", cursor.0.len()));
+        let left = cursor.0.len() + missing;
+        if left != announced {
+            return Err(format!("has {left} bytes of data where {announced} are announced"));
         }
+        Ok(Self { blocks, origin, top_xid, main: main_length, announced })
+    }
+}
+
+impl<'a> Decoded<'a> {
+    /// Takes `body` apart, in which `left_out` bytes of blocks are missing: all of them or none.
+    fn parse(body: &'a [u8], major: u32, left_out: usize) -> Result<Self, String> {
+        let mut cursor = Cursor(body);
+        let Parts { mut blocks, origin, top_xid, main, announced } = Parts::parse(&mut cursor, major, left_out)?;
+        if left_out > 0 && left_out + main != announced {
+            return Err(format!("lacks {left_out} bytes of {announced}"));
+        }
+        let mut part = |length: usize| if left_out > 0 { Ok(&body[..0]) } else { cursor.slice(length) };
         for block in &mut blocks {
             if let Some(image) = &mut block.image {
-                image.bytes = cursor.slice(image.bytes.len())?;
+                image.bytes = part(image.bytes.len())?;
             }
-            block.data = cursor.slice(block.data.len())?;
+            block.data = part(block.data.len())?;
         }
-        Ok(Self { blocks, origin, top_xid, main: cursor.slice(main_length)? })
+        Ok(Self { blocks, origin, top_xid, main: cursor.slice(main)? })
     }
 }

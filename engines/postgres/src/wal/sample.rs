@@ -164,7 +164,7 @@ impl SampleRecord {
         out[4..8].copy_from_slice(&self.xid.to_le_bytes());
         out[8..16].copy_from_slice(&prev.0.to_le_bytes());
         out[16..18].copy_from_slice(&[self.info, self.rmgr.0]);
-        let crc = RecordHeader::checksum(&out);
+        let crc = RecordHeader::checksum(RecordHeader::body_sum(&out), &out);
         out[20..24].copy_from_slice(&crc.to_le_bytes());
         out
     }

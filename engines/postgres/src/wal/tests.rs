@@ -142,6 +142,48 @@ proptest! {
     }
 
     #[test]
+    fn what_is_skimmed_says_the_same_but_for_the_bytes_of_blocks(
+        records in prop::collection::vec(
+            (prop::collection::vec((any::<bool>(), 1_usize..8192, 0_usize..20_000), 0..34), 0_usize..9_000), 1..6),
+        pieces in prop::collection::vec(1_usize..9_000, 1..8),
+        flip: Option<prop::sample::Index>,
+    ) {
+        let start = Lsn(7 * SEGMENT - 3 * PAGE);
+        let mut log = SampleLog::new(&format(17), start);
+        for (blocks, main) in &records {
+            let sample = blocks.iter().zip(0..).fold(SampleRecord::new(Rmgr::HEAP, 0), |sample, ((image, length, data), n)| {
+                let sample = sample.block(relation(n % 3), Fork::Main, n).data(vec![7; *data]);
+                if *image { sample.image(vec![8; *length], None) } else { sample }
+            });
+            log.append(&sample.main(vec![9; *main]));
+        }
+        let mut bytes = log.pages().to_vec();
+        if let Some(flip) = flip {
+            let at = flip.index(bytes.len());
+            bytes[at] ^= 0x10;
+        }
+        let bytes = Bytes::from(bytes);
+        let (whole, reader) = read(&bytes, start, &format(17));
+        let skimmer = WalReader::new(format(17), start).unwrap().skimming();
+        let (skimmed, skimmer) = read_in_pieces(skimmer, &bytes, &pieces);
+        prop_assert_eq!(reader.err().map(|e| e.to_string()), skimmer.err().map(|e| e.to_string()));
+        prop_assert_eq!(whole.len(), skimmed.len());
+        for (one, other) in whole.iter().zip(&skimmed) {
+            let same = |record: &Record| (record.start, record.end, record.prev, record.xid, record.rmgr, record.info);
+            prop_assert_eq!(same(one), same(other));
+            let (one, mut expected) = (one.bytes().len(), one.decode().unwrap());
+            prop_assert_eq!(one, other.bytes().len() + other.left_out as usize);
+            if other.left_out > 0 {
+                for block in &mut expected.blocks {
+                    block.data = &[];
+                    block.image = block.image.map(|image| BlockImage { bytes: &[], ..image });
+                }
+            }
+            prop_assert_eq!(other.decode().unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_read_or_refused(bytes: Vec<u8>, start in 0_u64..8, pieces in prop::collection::vec(1_usize..99, 1..3)) {
         let start = Lsn(SEGMENT - 4 * PAGE + start * PAGE / 2);
         let Ok(reader) = WalReader::new(format(17), start) else { return Ok(()) };
@@ -155,7 +197,7 @@ proptest! {
             let mut bytes = vec![0; 24];
             bytes.extend(&body);
             let record = Record {
-                start: Lsn(8), end: Lsn(16), prev: Lsn(0), xid: 1, rmgr: Rmgr(rmgr), info, major, bytes: bytes.into(),
+                start: Lsn(8), end: Lsn(16), prev: Lsn(0), xid: 1, rmgr: Rmgr(rmgr), info, major, bytes: bytes.into(), left_out: 0,
             };
             let _ = record.event();
             if let Ok(decoded) = record.decode() {

@@ -1,6 +1,7 @@
 //! Increments through the server: what they hold is what a backup of everything would, and only what changed is sent.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 
 use backup_core::catalog::BackupRecord;
 use backup_core::entry::Selector;
@@ -330,6 +331,45 @@ async fn another_history_under_the_same_names_is_noticed() {
     let place = Target::new(VERSION);
     place.restore(&vault, &backup).await.unwrap();
     assert_eq!(digest_of(&place).await, expected);
+}
+
+/// A relation of more than one file. Most of it is empty pages that were never written, so that a gigabyte costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relation_of_two_files_is_patched_in_both() {
+    let mut server = require_or_skip!(builder(VERSION).start().await);
+    let client = server.connect("postgres").await.unwrap();
+    load::run(&client, &["create table wide (i int)", "insert into wide values (1)", "checkpoint"]).await;
+    let path = value(&client, "pg_relation_filepath('wide')").await;
+    drop(client);
+    server.stop(StopMode::Fast).await.unwrap();
+    let (first, second) = (server.data_dir().join(&path), server.data_dir().join(format!("{path}.1")));
+    std::fs::File::options().write(true).open(&first).unwrap().set_len(1 << 30).unwrap();
+    std::fs::File::create(&second).unwrap().set_len(16 * 8192).unwrap();
+    let owner = first.metadata().unwrap();
+    std::os::unix::fs::chown(&second, Some(owner.uid()), Some(owner.gid())).unwrap();
+    server.start().await.unwrap();
+    let client = server.connect("postgres").await.unwrap();
+
+    let vault = vault().await;
+    let parent = vault.backup(&auto(&server)).await;
+    load::run(&client, &["insert into wide values (2)", "update wide set i = 3 where i = 1"]).await;
+    let places = value(&client, "(select string_agg(i || ':' || ctid, ' ' order by i) from wide)").await;
+    assert!(places.contains("2:(131087,1)"), "{places}");
+    let both = (digest(&server).await, vault.backup(&auto(&server)).await);
+    // Cut off to the first file; the second one stays there, empty.
+    load::run(&client, &["delete from wide where i = 2", "vacuum wide"]).await;
+    assert_eq!(
+        (second.metadata().unwrap().len(), value(&client, "pg_relation_size('wide')::text").await),
+        (0, "8192".to_owned())
+    );
+    let cut = (digest(&server).await, vault.backup(&auto(&server)).await);
+    for (expected, backup) in [both, cut] {
+        assert_increment(&backup);
+        assert!(sent(&backup) < parent.data_bytes / 20, "{} of {}", sent(&backup), parent.data_bytes);
+        let target = Target::new(VERSION);
+        target.restore(&vault, &backup).await.unwrap();
+        assert_eq!(digest_of(&target).await, expected);
+    }
 }
 
 /// The local way, told to believe the server's summaries where no log is captured.

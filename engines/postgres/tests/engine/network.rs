@@ -163,6 +163,8 @@ async fn a_network_that_stalls_is_noticed_and_the_log_goes_on() {
     assert!(!capture.found.has("log-interrupted"), "{:?}", capture.found);
 
     wire.stall();
+    // Something new, which cannot come through the wire as it is.
+    client.batch_execute("create table stalled ()").await.unwrap();
     let end = flushed(&client).await;
     capture.reaches(1, end).await;
     assert!(capture.found.has("log-interrupted"));

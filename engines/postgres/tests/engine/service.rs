@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::catalog::{Actor, Role, ServiceChange, ServiceSpec, Stage};
 use backup_core::engine::{LogOptions, Work};
-use backup_core::env::{Clock, Env, SystemClock, SystemEntropy};
+use backup_core::env::{Env, ShiftedClock, SystemEntropy};
 use backup_core::service::{Fleet, ForkTarget, NewFork, NewService, Platform, Regions, ServiceHost, Stopped};
 use backup_core::{BackupEngine, Error, Result, ServiceId};
 use backup_crypto::{Identity, RawKey};
@@ -18,32 +17,9 @@ use backup_storage::store::Store;
 use backup_storage::{Repository, RepositorySettings, SharedKeys, Vault};
 use backup_testkit::{PgVersion, Postgres, StopMode, require_or_skip, scratch_dir};
 use jiff::{SignedDuration, Timestamp};
-use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::harness::{Capture, PATIENCE, flushed, folder, settings, value};
-
-/// The machine's clock, moved forward by days that nobody waits for.
-#[derive(Debug, Default)]
-struct ShiftedClock {
-    clock: SystemClock,
-    by: Mutex<SignedDuration>,
-}
-
-#[async_trait]
-impl Clock for ShiftedClock {
-    fn now(&self) -> Timestamp {
-        self.clock.now().checked_add(*self.by.lock()).unwrap()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.clock.monotonic()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        self.clock.sleep(duration).await;
-    }
-}
 
 /// A machine with a server on it, or without one.
 #[derive(Debug)]
@@ -143,7 +119,7 @@ async fn whole_life(version: PgVersion) {
     let client = server.connect("postgres").await.unwrap();
     client.batch_execute("create table t (n int primary key)").await.unwrap();
     let clock = Arc::new(ShiftedClock::default());
-    let env = Env::new(Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(SystemEntropy));
+    let env = Env::new(Arc::clone(&clock) as _, Arc::new(SystemEntropy));
     let disk = tempfile::tempdir().unwrap();
     let vault = disk.path().join("vault");
     let store = Store::local(&vault).unwrap();
@@ -199,7 +175,7 @@ async fn whole_life(version: PgVersion) {
 
     service.power_off(&owner, false, &work).await.unwrap();
     service.delete(&owner).await.unwrap();
-    *clock.by.lock() = SignedDuration::from_hours(24 * 29);
+    clock.set(SignedDuration::from_hours(24 * 29));
     assert_eq!(fleet.tick(&work).await.unwrap().failed, []);
     service.recover(&operator).await.unwrap();
     service.power_on(&owner, &work).await.unwrap();
@@ -213,7 +189,7 @@ async fn whole_life(version: PgVersion) {
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(file, to).unwrap();
     }
-    *clock.by.lock() = SignedDuration::from_hours(24 * (29 + 31));
+    clock.set(SignedDuration::from_hours(24 * (29 + 31)));
     let tick = fleet.tick(&work).await.unwrap();
     assert_eq!(tick.failed, []);
     assert!(!vault.join(name.as_str()).exists(), "no key and no object is left: {tick:?}");

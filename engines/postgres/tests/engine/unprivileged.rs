@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use backup_core::ErrorKind;
 use backup_postgres::{Method, PostgresEngine, PostgresSettings};
-use backup_testkit::{PgVersion, Postgres, require_or_skip, scratch_dir, unprivileged};
+use backup_testkit::{PgVersion, Postgres, require_or_skip, scratch_dir, unprivileged, wait};
 
 use crate::harness::{Target, digest, digest_of};
 use crate::storage::{create, on_disk, open};
@@ -57,7 +58,13 @@ async fn the_servers_account_needs_no_root() {
     );
     let mut child = Command::new(program);
     child.args(["--exact", "unprivileged::child_without_privileges", "--nocapture"]).env("UNPRIVILEGED", order);
-    let ended = unprivileged().apply(&mut child).current_dir("/").output().unwrap();
+    unprivileged().apply(&mut child).current_dir("/");
+    // Another test that starts a server in this moment has the copy open for writing until its child is the server.
+    let ended = wait::until(Duration::from_secs(30), || match child.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+        ended => Some(ended.unwrap()),
+    });
+    let ended = ended.unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     assert_eq!(digest_of(&target).await, digest(&server).await);
     if unprivileged().drops_root() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backup_postgres::wal::{LongPageHeader, Record, SegmentName, WalFormat, WalReader};
+use backup_postgres::wal::{BlockRef, LongPageHeader, Record, SegmentName, WalFormat, WalReader};
 use backup_postgres::{Lsn, TimelineId};
 use backup_testkit::Postgres;
 use backup_testkit::tokio_postgres::Client;
@@ -53,7 +53,20 @@ impl ServerLog {
 
     /// All records; the pieces in which they are handed over have odd sizes.
     pub(crate) fn records(&self) -> (Vec<Record>, WalReader) {
-        let mut reader = WalReader::new(self.format, self.start).unwrap();
+        let (records, reader) = self.read(WalReader::new(self.format, self.start).unwrap());
+        let (skimmed, _) = self.read(WalReader::new(self.format, self.start).unwrap().skimming());
+        assert!(skimmed.iter().map(|record| record.bytes().len()).sum::<usize>() < self.bytes.len());
+        assert_eq!(skimmed.len(), records.len());
+        for (one, other) in records.iter().zip(&skimmed) {
+            let (one, other) = (one.decode().unwrap(), other.decode().unwrap());
+            assert_eq!((one.main, one.blocks.len()), (other.main, other.blocks.len()));
+            let name = |block: &BlockRef<'_>| (block.relation, block.fork, block.block, block.will_init);
+            assert!(one.blocks.iter().map(name).eq(other.blocks.iter().map(name)));
+        }
+        (records, reader)
+    }
+
+    fn read(&self, mut reader: WalReader) -> (Vec<Record>, WalReader) {
         let (mut bytes, mut records) = (self.bytes.clone(), Vec::new());
         loop {
             match reader.next().unwrap() {

@@ -31,6 +31,7 @@ use crate::node::{self, Node, NodeFacts, Product};
 use crate::stream::{Framer, Tracker};
 use intake::Intake;
 use route::{Lost, Route};
+pub(crate) use stream::moment;
 use stream::{Appended, Follow};
 
 /// The pause before the first new attempt; it doubles up to [`LONGEST_PAUSE`]. A server keeps little of its stream, so we don't wait long.

@@ -214,7 +214,7 @@ impl Watch {
 }
 
 /// Seconds and microseconds since 1970.
-fn moment(reply: &Reply) -> Option<Timestamp> {
+pub(crate) fn moment(reply: &Reply) -> Option<Timestamp> {
     let [seconds, micros] = reply.items() else { return None };
     Timestamp::from_microsecond(seconds.int()?.checked_mul(1_000_000)?.checked_add(micros.int()?)?).ok()
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 const READ: usize = 256 << 10;
 
 /// A connected byte stream: TCP, a Unix socket, or TLS.
-trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin> Stream for S {}
 
 /// A connection to one server, authenticated.
@@ -34,6 +34,8 @@ pub struct Connection {
     silence: Duration,
     /// Whether an answer is awaited: after a call that was dropped half-way nobody knows whose answer comes next.
     busy: bool,
+    /// Answers that have to be read one by one before anything else is asked.
+    awaited: usize,
 }
 
 impl Connection {
@@ -80,6 +82,7 @@ impl Connection {
             decoder: Decoder::new(settings.max_reply),
             silence: settings.silence,
             busy: false,
+            awaited: 0,
         };
         connection.authenticate(settings).await?;
         Ok(connection)
@@ -144,6 +147,37 @@ impl Connection {
         }
         self.busy = false;
         Ok(replies)
+    }
+
+    /// Sends all commands of `pipeline`. Their answers have to be read one by one with [`answer`](Self::answer), so that no more than one
+    /// of them is held.
+    ///
+    /// # Errors
+    /// As [`pipeline`](Self::pipeline).
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call).
+    pub(crate) async fn ask(&mut self, pipeline: &Pipeline) -> Result<()> {
+        if std::mem::replace(&mut self.busy, true) {
+            return Err(Error::Closed("an earlier call was dropped half-way".to_owned()));
+        }
+        self.awaited = pipeline.commands;
+        self.send(pipeline.as_bytes()).await
+    }
+
+    /// The next answer to what was [asked](Self::ask); it may be an error.
+    ///
+    /// # Errors
+    /// As [`pipeline`](Self::pipeline).
+    pub(crate) async fn answer(&mut self) -> Result<Reply> {
+        loop {
+            if let Some(reply) = self.decoder.next(&mut self.incoming)? {
+                self.awaited = self.awaited.saturating_sub(1);
+                self.busy = self.awaited > 0;
+                return Ok(reply);
+            }
+            self.fill("an answer").await?;
+        }
     }
 
     /// Runs one command that is too large to be held: its bytes come in `pieces`, which must be exactly one command.

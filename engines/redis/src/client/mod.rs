@@ -14,11 +14,13 @@ mod secret;
 mod settings;
 mod tls;
 
-pub use address::{Address, Endpoint};
+pub use address::{Address, Endpoint, Watched};
 pub use body::{Body, Taken};
+pub(crate) use connection::Stream;
 pub use connection::{Connection, Pipeline};
 pub(crate) use replication::identifier;
 pub use replication::{Answer, Framing, Link, StreamPosition, Wish};
 pub use reply::{Decoder, Reply};
 pub use secret::Secret;
 pub use settings::{ClientSettings, TlsSettings, Trust};
+pub(crate) use tls::acceptor;

@@ -85,7 +85,18 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection, and the server gives up what it began.
-    pub async fn replicate(mut self, wish: Wish, from: Option<&StreamPosition>) -> Result<(Link, Answer)> {
+    pub async fn replicate(self, wish: Wish, from: Option<&StreamPosition>) -> Result<(Link, Answer)> {
+        self.replicate_noting(wish, from, || {}).await
+    }
+
+    /// As [`replicate`](Self::replicate). Calls `note` as soon as the server has said which position it sends, which may be long before
+    /// it sends it.
+    pub(crate) async fn replicate_noting(
+        mut self,
+        wish: Wish,
+        from: Option<&StreamPosition>,
+        note: impl FnOnce() + Send,
+    ) -> Result<(Link, Answer)> {
         let empty = self.prepare(wish).await?;
         let (id, next) = match from {
             Some(position) => (position.id.as_str(), (position.offset + 1).to_string()),
@@ -96,6 +107,7 @@ impl Connection {
         request.push(&["PSYNC", id, &next]);
         self.send(request.as_bytes()).await?;
         let line = self.line("the start of replication").await?;
+        note();
         let answer = match parse(&line)? {
             First::Continue(now) => Answer::Continue { id: now.unwrap_or_else(|| id.to_owned()) },
             First::Full(position) => {

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -12,9 +11,10 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, RootCertStore, SignatureScheme,
-    version,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, RootCertStore, ServerConfig,
+    SignatureScheme, version,
 };
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::settings::{TlsSettings, Trust};
 use crate::error::{Error, Result};
@@ -38,6 +38,29 @@ pub(super) async fn upgrade(
     })
 }
 
+/// What greets visitors over TLS with the certificate and the key of these PEM files.
+///
+/// # Errors
+/// [`Error::Settings`] when a file cannot be used.
+pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
+    let config = || -> Result<ServerConfig, String> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth();
+        builder
+            .with_single_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(|error| format!("{}: {error}", certificate.display()))
+    };
+    let config = config().map_err(|reason| Error::Settings(format!("the certificate of the link: {reason}")))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn private_key(key: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let pem = zeroize::Zeroizing::new(read(key)?);
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| format!("{}: {error}", key.display()))
+}
+
 fn client_config(settings: &TlsSettings) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -46,10 +69,8 @@ fn client_config(settings: &TlsSettings) -> Result<ClientConfig, String> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Verifier::new(settings, provider)?));
     let Some((certificate, key)) = &settings.identity else { return Ok(builder.with_no_client_auth()) };
-    let key_pem = zeroize::Zeroizing::new(read(key)?);
-    let private = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| format!("{}: {error}", key.display()))?;
     builder
-        .with_client_auth_cert(certificates(certificate)?, private)
+        .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
         .map_err(|error| format!("{}: {error}", certificate.display()))
 }
 

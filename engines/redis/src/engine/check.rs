@@ -11,6 +11,11 @@ use crate::rdb::{Counter, Summary};
 
 /// Reads every entry of the backup, and the snapshot with understanding.
 pub(super) async fn check(cx: &CheckContext) -> Result<CheckReport> {
+    watched(cx, |_| {}).await
+}
+
+/// As [`check`]. The bytes of the snapshot pass `watch` as well, in their order.
+pub(super) async fn watched(cx: &CheckContext, mut watch: impl FnMut(&[u8]) + Send) -> Result<CheckReport> {
     let source = &**cx.source();
     let dump = facts::path(facts::DUMP)?;
     let mut report = CheckReport::default();
@@ -26,6 +31,7 @@ pub(super) async fn check(cx: &CheckContext) -> Result<CheckReport> {
             cx.work().advanced(Phase::Verify, bytes.len() as u64);
             report.bytes += bytes.len() as u64;
             if let Some(counter) = counter.as_mut().filter(|_| wrong.is_none()) {
+                watch(&bytes);
                 wrong = match counter.push(&bytes) {
                     Ok(taken) if taken == bytes.len() => None,
                     Ok(_) => Some("something stands behind its end".to_owned()),

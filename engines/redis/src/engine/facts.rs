@@ -43,6 +43,12 @@ pub const SLOTS: &str = "slots";
 /// Fact: the member's name in the cluster.
 pub const NODE: &str = "node";
 
+/// Fact: by how many bytes of the stream the replica that was read was behind its primary when it was chosen. Only of a member that was
+/// read from a replica.
+pub const LAG: &str = "lag_bytes";
+/// Fact: how many primaries with slots a cluster had.
+pub const PRIMARIES: &str = "primaries";
+
 /// The path of an entry.
 pub(crate) fn path(name: &str) -> Result<EntryPath> {
     EntryPath::new(name)

@@ -2,14 +2,17 @@
 
 mod back;
 mod check;
+mod cluster;
 pub mod facts;
 mod log;
 mod probe;
 mod receive;
 mod records;
 mod save;
+mod scan;
 mod settings;
 
+pub use cluster::RedisCluster;
 pub use settings::{Method, Persistence, RedisSettings};
 
 use std::fmt;
@@ -18,7 +21,7 @@ use async_trait::async_trait;
 use backup_core::engine::{
     BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, LogEngine, RestoreContext, Restored,
 };
-use backup_core::{BackupEngine, Consistency, Finding, LossyItem, Result, Severity, Snapshot};
+use backup_core::{BackupEngine, Consistency, Finding, Result, Severity, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::client::Connection;
@@ -97,10 +100,12 @@ impl BackupEngine for RedisEngine {
                 receive::replica(cx, connection).await?
             }
             Method::File => save::backup(cx, &self.settings, &mut probe.node).await?,
+            Method::Scan => scan::backup(cx, &self.settings, &probe).await?,
         };
         records.put(&**cx.sink()).await?;
         let times = (started_at, cx.work().env().now());
-        Ok(describe(self, probe, records, received, times))
+        let source = self.settings.source(&probe.client.address);
+        Ok(describe(source, probe, records, received, times))
     }
 
     async fn assess_restore(&self, cx: &RestoreContext) -> Result<Vec<Finding>> {
@@ -122,34 +127,36 @@ impl BackupEngine for RedisEngine {
 
 /// The header of the backup.
 fn describe(
-    engine: &RedisEngine,
+    source: String,
     probe: Probe,
     records: Records,
     received: Received,
     times: (Timestamp, Timestamp),
 ) -> Snapshot {
-    let Received { summary, position } = received;
+    let Received { summary, position, findings, lossy, .. } = received;
+    let consistency = match probe.method {
+        Method::Scan => Consistency::Fuzzy,
+        Method::Replication | Method::File => DESCRIPTOR.consistency,
+    };
     let node = &probe.node.facts;
     let mut snapshot = Snapshot::new(
         DESCRIPTOR.name,
         format!("{} {}", node.product, node.version),
-        engine.settings.source(&probe.client.address),
+        source,
         probe.method.to_string(),
-        DESCRIPTOR.consistency,
+        consistency,
         times,
     )
     .with_fact(facts::PRODUCT, node.product.to_string())
     .with_fact(facts::ROLE, if node.is_primary() { "primary" } else { "replica" })
     .with_findings(probe.findings)
+    .with_findings(findings)
     .with_findings(counted(&summary))
     .with_findings(format_of(&summary));
     snapshot = content(snapshot, &summary);
     if let Some(position) = &position {
         let position = facts::position(position);
         snapshot = snapshot.with_positions(position.clone(), position);
-    } else {
-        let reason = "nobody replicates from this server, so it counts no stream: a log begins with the next backup";
-        snapshot = snapshot.with_lossy(LossyItem::new("the position of the snapshot", reason));
     }
     if let Some(at) = made_at(&summary) {
         snapshot = snapshot.with_stopped_at(at);
@@ -157,7 +164,7 @@ fn describe(
     if let Some((name, slots)) = records.member {
         snapshot = snapshot.with_fact(facts::NODE, name).with_fact(facts::SLOTS, slots);
     }
-    records.lossy.into_iter().fold(snapshot, Snapshot::with_lossy)
+    records.lossy.into_iter().chain(lossy).fold(snapshot, Snapshot::with_lossy)
 }
 
 fn content(snapshot: Snapshot, summary: &Summary) -> Snapshot {

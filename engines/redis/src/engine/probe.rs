@@ -19,14 +19,23 @@ pub(super) struct Probe {
 /// Chooses a node and looks at it. Changes nothing.
 pub(super) async fn probe(settings: &RedisSettings) -> backup_core::Result<Probe> {
     let client = settings.client()?;
-    let mut node = node::choose(&client, settings.prefer).await?;
+    let node = node::choose(&client, settings.prefer).await?;
+    look(settings, client, node).await
+}
+
+/// Looks at a node that was chosen. Changes nothing.
+pub(super) async fn look(
+    settings: &RedisSettings,
+    client: ClientSettings,
+    mut node: Node,
+) -> backup_core::Result<Probe> {
     let mut findings = Vec::new();
     if settings.persistence == Persistence::Off {
         let text =
             "the data of this deployment are not kept: persistence is off, so there are no backups and no forks of it";
         findings.push(Finding::new(Severity::Blocker, "persistence-off", text));
     }
-    let refused = forbidden(&mut node.connection).await?;
+    let refused = forbidden(&mut node.connection, settings.method).await?;
     let method = match (settings.method, &refused) {
         (Some(method), _) => method,
         (None, Some(_)) if settings.data_dir.is_some() => Method::File,
@@ -35,9 +44,14 @@ pub(super) async fn probe(settings: &RedisSettings) -> backup_core::Result<Probe
     match (method, refused) {
         (Method::Replication, Some(why)) => {
             let text = format!(
-                "the server lets nobody replicate: {why}; allow the user psync and replconf, or name the data directory"
+                "the server lets nobody replicate: {why}; allow the user psync and replconf, name the data directory, or ask for \
+                 every key with the method scan, which is of no single moment"
             );
             findings.push(Finding::new(Severity::Blocker, "replication-forbidden", text).in_surroundings());
+        }
+        (Method::Scan, Some(why)) => {
+            let text = format!("not every key can be asked for: {why}; allow the user multi, exec, scan and dump");
+            findings.push(Finding::new(Severity::Blocker, "scan-forbidden", text).in_surroundings());
         }
         (Method::File, _) if settings.data_dir.is_none() => {
             let text = "the file is to be read, but no data directory is named";
@@ -54,19 +68,25 @@ pub(super) async fn probe(settings: &RedisSettings) -> backup_core::Result<Probe
     Ok(Probe { client, node, method, findings })
 }
 
-/// Why we may not replicate, as far as the server tells before it is tried.
-async fn forbidden(connection: &mut Connection) -> Result<Option<String>> {
-    // Providers rename the command or leave it out.
-    if let Some(Reply::Array(commands)) = optional(connection, &["COMMAND", "INFO", "PSYNC"]).await?
-        && !commands.iter().any(|command| !command.items().is_empty())
-    {
-        return Ok(Some("it has no command psync".to_owned()));
+/// Why we may not replicate, or not ask for keys, as far as the server tells before it is tried.
+async fn forbidden(connection: &mut Connection, method: Option<Method>) -> Result<Option<String>> {
+    let words: &[&[&str]] = match method {
+        Some(Method::Scan) => &[&["SCAN", "0"], &["DUMP", "key"], &["MULTI"], &["EXEC"]],
+        Some(Method::Replication | Method::File) | None => &[&["PSYNC", "?", "-1"], &["REPLCONF", "ACK", "0"]],
+    };
+    // Providers rename commands or leave them out.
+    for name in words.iter().filter_map(|words| words.first()) {
+        if let Some(Reply::Array(commands)) = optional(connection, &["COMMAND", "INFO", name]).await?
+            && !commands.iter().any(|command| !command.items().is_empty())
+        {
+            return Ok(Some(format!("it has no command {}", name.to_lowercase())));
+        }
     }
     let Some(user) = optional(connection, &["ACL", "WHOAMI"]).await?.and_then(|reply| reply.text()) else {
         return Ok(None);
     };
     // Redis 7 can say what would be refused.
-    for words in [&["PSYNC", "?", "-1"][..], &["REPLCONF", "ACK", "0"]] {
+    for words in words {
         let question: Vec<_> = ["ACL", "DRYRUN", &user].into_iter().chain(words.iter().copied()).collect();
         let answer = optional(connection, &question).await?.and_then(|reply| reply.text());
         if let Some(text) = answer.filter(|text| text != "OK") {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use backup_core::engine::BackupContext;
 use backup_core::entry::EntryMeta;
-use backup_core::{ErrorKind, Result};
+use backup_core::{ErrorKind, Finding, LossyItem, Result};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::facts;
@@ -24,6 +25,25 @@ pub(super) struct Received {
     pub(super) summary: Summary,
     /// Where the snapshot stands in the stream of its server.
     pub(super) position: Option<StreamPosition>,
+    /// When the server said which position it sends, by our clock.
+    pub(super) answered: Option<Timestamp>,
+    /// What deserves attention of the way it came.
+    pub(super) findings: Vec<Finding>,
+    /// What could not come that way.
+    pub(super) lossy: Vec<LossyItem>,
+}
+
+impl Received {
+    /// A whole snapshot.
+    fn whole(summary: Summary, position: Option<StreamPosition>, answered: Option<Timestamp>) -> Self {
+        let mut lossy = Vec::new();
+        if position.is_none() {
+            let reason =
+                "nobody replicates from this server, so it counts no stream: a log begins with the next backup";
+            lossy.push(LossyItem::new("the position of the snapshot", reason));
+        }
+        Self { summary, position, answered, findings: Vec::new(), lossy }
+    }
 }
 
 /// Asks `connection` for a snapshot and stores it.
@@ -31,7 +51,11 @@ pub(super) struct Received {
 /// # Errors
 /// [`Damaged`](ErrorKind::Damaged) when it is not whole or not sound; those of the connection and of the sink.
 pub(super) async fn replica(cx: &BackupContext, connection: Connection) -> Result<Received> {
-    let (link, answer) = connection.replicate(Wish::Snapshot, None).await?;
+    let answered = Mutex::new(None);
+    let clock = cx.work().env();
+    let note = || *answered.lock() = Some(clock.now());
+    let (link, answer) = connection.replicate_noting(Wish::Snapshot, None, note).await?;
+    let answered = answered.into_inner();
     let Answer::Full { position, framing, .. } = answer else {
         return Err(Error::Protocol("the server sends no snapshot though one was asked for".to_owned()).into());
     };
@@ -48,7 +72,7 @@ pub(super) async fn replica(cx: &BackupContext, connection: Connection) -> Resul
         );
         return Err(Error::Protocol(text).into());
     }
-    Ok(Received { summary, position: Some(position) })
+    Ok(Received::whole(summary, Some(position), answered))
 }
 
 /// Stores a file of the server's. It must be one that nobody writes into.
@@ -63,10 +87,11 @@ pub(super) async fn file(cx: &BackupContext, file: File) -> Result<Received> {
     let position = summary
         .replication()
         .and_then(|(id, offset)| Some(StreamPosition::new(crate::client::identifier(id)?, offset)));
-    Ok(Received { summary, position })
+    Ok(Received::whole(summary, position, None))
 }
 
-async fn store(cx: &BackupContext, body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
+/// Stores what `body` gives as the snapshot.
+pub(super) async fn store(cx: &BackupContext, body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
     let meta = EntryMeta::file(facts::path(facts::DUMP)?).with_mode(0o600);
     cx.sink().put_stream(meta, body, None).await.map(drop)
 }
@@ -149,7 +174,7 @@ fn unreadable(error: &std::io::Error) -> backup_core::Error {
 }
 
 /// Refuses a file in which the server counted other keys than there are.
-fn sound(summary: &Summary) -> crate::Result<()> {
+pub(super) fn sound(summary: &Summary) -> crate::Result<()> {
     if let Some(database) = summary.differing().next() {
         let (keys, expires) = database.declared.unwrap_or_default();
         return Err(Error::Corrupt {

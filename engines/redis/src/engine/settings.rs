@@ -18,6 +18,9 @@ pub enum Method {
     Replication,
     /// The server saves its file (`BGSAVE`), which is read from its data directory. For servers that no one may replicate from.
     File,
+    /// Every key is asked for (`SCAN` and `DUMP`). For servers that allow neither of the others, as providers offer them. It is not of
+    /// one moment: keys are read one after the other, so it is only taken when it is asked for.
+    Scan,
 }
 
 impl fmt::Display for Method {
@@ -25,6 +28,7 @@ impl fmt::Display for Method {
         f.pad(match self {
             Self::Replication => "replication",
             Self::File => "file",
+            Self::Scan => "scan",
         })
     }
 }
@@ -36,7 +40,8 @@ impl FromStr for Method {
         match text {
             "replication" => Ok(Self::Replication),
             "file" => Ok(Self::File),
-            _ => Err(Error::invalid(format!("method {text:?} is neither replication nor file"))),
+            "scan" => Ok(Self::Scan),
+            _ => Err(Error::invalid(format!("method {text:?} is none of replication, file and scan"))),
         }
     }
 }
@@ -54,7 +59,7 @@ pub enum Persistence {
 }
 
 /// One deployment of Redis or Valkey. Data, not components.
-#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct RedisSettings {
@@ -68,10 +73,28 @@ pub struct RedisSettings {
     pub prefer: Prefer,
     /// How the data are read. None: as a replica, and where nobody may, from the file if the data directory is known.
     pub method: Option<Method>,
+    /// By [`Method::Scan`], the memory in bytes by which keys are told apart: servers may name a key twice. 256 MiB, which is enough for
+    /// four million keys; where there are more, the names of all keys are gone through as often as needed.
+    pub scan_memory: usize,
     /// The server's data directory on this machine.
     pub data_dir: Option<PathBuf>,
     /// What the owner wants of the data.
     pub persistence: Persistence,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            identity: None,
+            tls: TlsSettings::default(),
+            prefer: Prefer::default(),
+            method: None,
+            scan_memory: 256 << 20,
+            data_dir: None,
+            persistence: Persistence::default(),
+        }
+    }
 }
 
 impl fmt::Debug for RedisSettings {
@@ -83,6 +106,7 @@ impl fmt::Debug for RedisSettings {
             .field("tls", &self.tls)
             .field("prefer", &self.prefer)
             .field("method", &self.method)
+            .field("scan_memory", &self.scan_memory)
             .field("data_dir", &self.data_dir)
             .field("persistence", &self.persistence)
             .finish()
@@ -122,6 +146,13 @@ impl RedisSettings {
     #[must_use]
     pub fn method(mut self, method: Method) -> Self {
         self.method = Some(method);
+        self
+    }
+
+    /// Sets the memory by which a scan tells keys apart.
+    #[must_use]
+    pub fn scan_memory(mut self, bytes: usize) -> Self {
+        self.scan_memory = bytes;
         self
     }
 

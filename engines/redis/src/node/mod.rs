@@ -2,6 +2,7 @@
 
 mod facts;
 mod info;
+mod sentinel;
 
 pub use facts::{NodeFacts, Product, Role};
 pub use info::Info;
@@ -60,11 +61,15 @@ pub(crate) async fn choose(settings: &ClientSettings, prefer: Prefer) -> Result<
     best.ok_or_else(|| Error::Settings("the address names no node".to_owned()))
 }
 
-/// Connects to all nodes of the address that can be asked, and where a replica is wished for, to those that their primary knows.
+/// Connects to all nodes of the address that can be asked, and where a replica is wished for, to those that their primary knows. Where
+/// sentinels watch the deployment, they are asked each time which nodes these are.
 ///
 /// # Errors
 /// Those of the last node when none can be asked.
 pub(crate) async fn all(settings: &ClientSettings, prefer: Prefer) -> Result<Vec<Node>> {
+    if let Some(watched) = &settings.address.watched {
+        return sentinel::nodes(settings, watched, prefer).await;
+    }
     let mut endpoints = settings.address.nodes.clone();
     let mut nodes = Vec::new();
     let mut failure = None;

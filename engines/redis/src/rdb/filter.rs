@@ -79,6 +79,18 @@ impl KeyFilter {
         !(self.prefixes.is_empty() && self.patterns.is_empty() && self.slots.is_empty())
     }
 
+    /// Whether it asks for types.
+    #[must_use]
+    pub fn names_kinds(&self) -> bool {
+        !self.kinds.is_empty()
+    }
+
+    /// The one database whose keys it wants. None when it may be several.
+    #[must_use]
+    pub fn only_database(&self) -> Option<u64> {
+        self.databases.first().copied().filter(|_| self.databases.len() == 1)
+    }
+
     /// Whether a database may hold wanted keys.
     #[must_use]
     pub fn wants_database(&self, database: u64) -> bool {

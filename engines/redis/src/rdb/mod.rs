@@ -23,7 +23,9 @@
 //! # }
 //! ```
 
+mod builder;
 mod crc64;
+mod elements;
 mod expiry;
 mod filter;
 mod glob;
@@ -50,13 +52,16 @@ mod version;
 mod visitor;
 mod walk;
 
+pub(crate) use builder::Builder;
 pub use crc64::Crc64;
+pub(crate) use elements::{Elements, Role};
 pub use expiry::ExpiryRule;
 pub(crate) use expiry::rewrite_fields;
 pub use filter::KeyFilter;
 pub use glob::matches;
 pub use layout::{Kind, ValueType};
 pub use name::Name;
+pub(crate) use payload::Opened;
 pub use payload::Payload;
 pub use rewriter::{Rewriter, Rewritten};
 pub use rules::{Place, Placer, Rules};

@@ -3,6 +3,7 @@
 use super::crc64::Crc64;
 use super::layout::ValueType;
 use super::version::RdbVersion;
+use crate::error::{Error, Result};
 
 /// Bytes behind the value: the version and the checksum.
 const TAIL: usize = 10;
@@ -53,6 +54,41 @@ impl Payload {
     }
 }
 
+/// A payload that a server gave, without its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened<'a> {
+    /// The version that the server writes.
+    pub(crate) version: u16,
+    pub(crate) value_type: ValueType,
+    pub(crate) value: &'a [u8],
+}
+
+impl<'a> Opened<'a> {
+    /// Opens `payload`.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when it is too short, or its checksum does not fit.
+    pub(crate) fn of(payload: &'a [u8]) -> Result<Self> {
+        let (version, body) = unframe(payload)?;
+        let (value_type, value) =
+            body.split_first().ok_or_else(|| Error::Protocol("the server dumped a value without a type".into()))?;
+        Ok(Self { version, value_type: ValueType(*value_type), value })
+    }
+}
+
+/// What stands before version and checksum, when these fit.
+pub(super) fn unframe(payload: &[u8]) -> Result<(u16, &[u8])> {
+    let wrong = |what: &str| Error::Protocol(format!("the server dumped {} bytes {what}", payload.len()));
+    let summed = payload.len().checked_sub(8).and_then(|at| payload.split_at_checked(at));
+    let (summed, stored) = summed.ok_or_else(|| wrong("where a version and a checksum must stand"))?;
+    if Crc64::of(summed).to_le_bytes() != stored {
+        return Err(wrong("whose checksum does not fit"));
+    }
+    let (body, version) =
+        summed.split_last_chunk::<2>().ok_or_else(|| wrong("where a version and a checksum must stand"))?;
+    Ok((u16::from_le_bytes(*version), body))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +100,8 @@ mod tests {
         assert_eq!(payload[..5], [0x00, 0xc0, 0x0a, 9, 0]);
         assert_eq!(payload[5..], Crc64::of(&payload[..5]).to_le_bytes());
         assert_eq!(payload.len() as u64, 2 + Payload::OVERHEAD);
+        let opened = Opened { version: 9, value_type: ValueType(0), value: &[0xc0, 0x0a] };
+        assert_eq!(Opened::of(&payload).unwrap(), opened);
     }
 
     #[test]

@@ -15,11 +15,12 @@ use backup_core::{Error, Finding, Result, Severity};
 use futures::stream::StreamExt as _;
 
 use super::feed::Feed;
-use super::files::{self, USERS_FILE, append, beside, blocking, create};
+use super::files::{self, append, blocking, create};
 use super::settings::RestoreSettings;
 use super::stored::{Stored, Verified};
 use super::tail::Tail;
 use super::users;
+use super::users_file::UsersFile;
 use crate::engine::facts::USERS;
 use crate::rdb::Dialect;
 use crate::stream::Second;
@@ -79,13 +80,20 @@ pub(super) async fn restore(
     len += more;
     let mut extracted = Extracted::default();
     (extracted.entries, extracted.bytes) = (1, len);
+    let mut beside = None;
     if let Some(record) = users {
         extracted.entries += 1;
         extracted.bytes += record.len() as u64;
-        beside(dir, USERS_FILE, record.to_vec()).await?;
+        beside = Some(UsersFile::write(dir, record).await?);
     }
     extracted.written_bytes = extracted.bytes;
+    if let Some(beside) = &mut beside {
+        beside.stay();
+    }
     target.finish(base, changes).await?;
+    if let Some(beside) = beside {
+        beside.finish().await?;
+    }
     let mut restored = Restored::new(extracted);
     restored.findings.clone_from(&verified.findings);
     Ok(restored)

@@ -14,12 +14,11 @@ use super::feed::Feed;
 use super::settings::RestoreSettings;
 use super::stored::{Stored, Verified};
 use super::users;
+use super::users_file::{self, USERS_FILE, UsersFile};
 use crate::engine::facts::{DUMP, USERS};
 
 /// What a server would load instead, or what would be overwritten.
 const IN_THE_WAY: [&str; 4] = [DUMP, "appendonlydir", "appendonly.aof", USERS_FILE];
-/// The users, for a server whose `aclfile` names it.
-pub(super) const USERS_FILE: &str = "users.acl";
 /// The file until it is whole.
 const PARTIAL: &str = ".dump.rdb.partial";
 
@@ -36,7 +35,8 @@ pub(super) async fn assess(dir: &Path) -> Result<Vec<Finding>> {
             return Ok(findings);
         }
         for name in IN_THE_WAY {
-            if dir.join(name).symlink_metadata().is_ok() {
+            let ours = name == USERS_FILE && users_file::is_left_behind(&dir);
+            if !ours && dir.join(name).symlink_metadata().is_ok() {
                 block("data-directory-in-use", format!("{} has a {name} already", dir.display()));
             }
         }
@@ -67,14 +67,21 @@ pub(super) async fn restore(
     work.ended(Phase::Write);
     let mut extracted = Extracted::default();
     (extracted.entries, extracted.bytes) = (1, len);
+    let mut beside = None;
     if let Some(record) = users {
         // The lines of the record are the lines of such a file; a server reads it when its `aclfile` names it.
         extracted.entries += 1;
         extracted.bytes += record.len() as u64;
-        beside(&target.dir, USERS_FILE, record.to_vec()).await?;
+        beside = Some(UsersFile::write(dir, record).await?);
     }
     extracted.written_bytes = extracted.bytes;
+    if let Some(beside) = &mut beside {
+        beside.stay();
+    }
     target.finish(file).await?;
+    if let Some(beside) = beside {
+        beside.finish().await?;
+    }
     let mut restored = Restored::new(extracted);
     restored.findings.clone_from(&verified.findings);
     Ok(restored)
@@ -98,17 +105,6 @@ pub(super) async fn append(mut file: File, bytes: Bytes) -> Result<File> {
     blocking(move || {
         file.write_all(&bytes)?;
         Ok(file)
-    })
-    .await
-}
-
-/// Writes a small file into `dir`.
-pub(super) async fn beside(dir: &Path, name: &str, bytes: Vec<u8>) -> Result<()> {
-    let (path, dir) = (dir.join(name), dir.to_owned());
-    blocking(move || {
-        let mut file = create(&path, &dir)?;
-        file.write_all(&bytes)?;
-        file.sync_all()
     })
     .await
 }
@@ -184,7 +180,7 @@ fn server_in(dir: &Path) -> Option<u32> {
     })
 }
 
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome.map_err(|error| Error::io("restoring files", error)),
         Err(error) => Err(Error::internal(format!("a task of the restore ended by itself: {error}"))),

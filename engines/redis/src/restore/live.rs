@@ -3,28 +3,22 @@
 //! What the server has stays what it is until it has loaded all of the new: it writes the snapshot to its own disk first
 //! (`repl-diskless-load disabled`, which is set for the time of the restore). When we die before that, it keeps the old
 //! data; when we die later, it has the new. In both cases it follows nobody that is there, and `REPLICAOF NO ONE`, or the
-//! next restore, ends that.
-
-use std::time::Duration;
+//! next restore, ends that. A restore that is only given up, not killed, ends that itself (`release`).
 
 use backup_core::engine::{Extracted, RestoreContext, Restored, Work};
 use backup_core::observe::{Phase, Unit};
-use backup_core::{Error as CoreError, ErrorKind, Finding, Result as CoreResult, Severity};
+use backup_core::{Error as CoreError, Finding, Result as CoreResult, Severity};
 
 use super::feed::Feed;
 use super::primary::{Loaded, Primary};
-use super::settings::{LiveSettings, RestoreSettings};
+use super::release::{self, Release, TOKEN};
+use super::settings::{LinkTls, LiveSettings, RestoreSettings};
 use super::stored::{Stored, Verified};
 use super::tail::Tail;
 use super::target::{self, Target};
 use super::users;
-use crate::client::{Connection, Secret};
-use crate::error::{Error, Result};
-
-/// How our passwords begin: a server that has one was left behind by a restore.
-const TOKEN: &str = "backup-restore-";
-/// A server that loads answers nothing else; it is asked again after so long.
-const AGAIN: Duration = Duration::from_millis(100);
+use crate::client::{Connection, Secret, acceptor};
+use crate::error::Result;
 
 pub(super) async fn assess(
     settings: &RestoreSettings,
@@ -48,7 +42,26 @@ pub(super) async fn assess(
         None => stored.version().await?,
     };
     findings.extend(found.judge_version(version));
+    findings.extend(judge_link(&live.link, target::config(&mut connection, LINK).await?.as_deref()));
     Ok(findings)
+}
+
+/// Whether a server speaks TLS with its primary.
+const LINK: &str = "tls-replication";
+
+/// A blocker when the link cannot be as it is wished, or would be less than the server's owner wants it to be.
+fn judge_link(link: &LinkTls, has: Option<&str>) -> Option<Finding> {
+    let text = match (link, has) {
+        (LinkTls::Keep, Some("yes")) => {
+            "the server speaks TLS with its primary (tls-replication), and there is no certificate to show it: give one that its \
+             authority has signed, or say that the link may be plain"
+        }
+        (LinkTls::Certificate { .. }, None) => {
+            "the link is to be protected by TLS, and the server was built without it"
+        }
+        _ => return None,
+    };
+    Some(Finding::new(Severity::Blocker, "replication-tls", text))
 }
 
 /// Whether the server follows a restore that is not there any more.
@@ -74,11 +87,26 @@ pub(super) async fn restore(
     let work = cx.work();
     let mut connection = target::connect(&live.target).await?;
     Target::of(&mut connection).await?.judge(&verified.summary)?;
-    let tail = Tail::of(cx).await?;
+    let tail = Tail::of(cx, &settings.rules).await?;
     let token = live.authenticate.then(|| Secret::new(format!("{TOKEN}{}", hex(&work.env().random::<24>()))));
-    let primary = Primary::listen(live.listen, token.clone(), hex(&work.env().random::<20>())).await?;
-    let mut changed = Changed::default();
-    let outcome = match changed.apply(&mut connection, token.as_ref()).await {
+    let mut primary = Primary::listen(live.listen, token.clone(), hex(&work.env().random::<20>())).await?;
+    let mut wanted = Vec::new();
+    match &live.link {
+        LinkTls::Keep => {}
+        LinkTls::Certificate { certificate, key } => {
+            primary = primary.with_tls(acceptor(certificate, key)?);
+            wanted.push((LINK, "yes"));
+        }
+        LinkTls::Plain => wanted.push((LINK, "no")),
+    }
+    // Only so does the server keep what it has until it has everything.
+    wanted.push(("repl-diskless-load", "disabled"));
+    if let Some(token) = &token {
+        wanted.extend([("masteruser", ""), ("masterauth", token.reveal())]);
+    }
+    // From here on the server is released whatever happens, also when nobody waits for us any more.
+    let mut release = Release::new(live.clone(), work.env().clone());
+    let outcome = match release.set_up(&mut connection, &wanted).await {
         Ok(()) => {
             let goods =
                 Goods { feed: Feed::new(stored, &settings.rules, settings.version), verified, tail: tail.as_ref() };
@@ -86,27 +114,26 @@ pub(super) async fn restore(
         }
         Err(error) => Err(error.into()),
     };
-    // Whatever happened: the server follows nobody, and is set as it was.
-    let ended = end(live, work).await;
+    let ended = release::end(live, work.env()).await;
     let mut findings = Vec::new();
     match (outcome, ended) {
         (Ok(loaded), Ok(mut connection)) => {
             drop(loaded);
-            changed.undo(&mut connection).await?;
+            release.set_back(&mut connection).await?;
             if settings.users {
                 findings.extend(users::restore(&mut connection, stored).await?);
             }
         }
         (Err(error), Ok(mut connection)) => {
-            changed.undo(&mut connection).await?;
+            release.set_back(&mut connection).await?;
             return Err(error);
         }
         (Ok(_), Err(error)) => {
-            let text = format!("the data is restored, but the server was not released; {}", changed.left());
+            let text = format!("the data is restored, but the server was not released; {}", release.give_up());
             return Err(CoreError::from(error).context(text));
         }
         (Err(error), Err(also)) => {
-            return Err(error.context(format!("{also}; {}", changed.left())));
+            return Err(error.context(format!("{also}; {}", release.give_up())));
         }
     }
     let len = verified.summary.len + tail.as_ref().map_or(0, Tail::len);
@@ -169,74 +196,27 @@ async fn check_counts(connection: &mut Connection, verified: &Verified) -> CoreR
     Ok(())
 }
 
-/// Makes the server a primary again. While it loads it answers nothing, so it is asked until it does, at most for the time of
-/// [`LiveSettings::release`].
-async fn end(live: &LiveSettings, work: &Work) -> Result<Connection> {
-    let clock = work.env().clock();
-    let begun = clock.monotonic();
-    loop {
-        let mut connection = target::connect(&live.target).await?;
-        match connection.call(&["REPLICAOF", "NO", "ONE"]).await {
-            Ok(_) => return Ok(connection),
-            Err(error @ Error::Server { .. }) if error.kind() == ErrorKind::Unavailable => {
-                let waited = clock.monotonic().saturating_sub(begun);
-                if waited >= live.release {
-                    return Err(Error::LeftBehind { after: waited, said: error.to_string() });
-                }
-                clock.sleep(AGAIN).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// What was set for the time of the restore, and what it was before.
-#[derive(Debug, Default)]
-struct Changed(Vec<(&'static str, Secret)>);
-
-impl Changed {
-    /// Sets what a restore needs.
-    async fn apply(&mut self, connection: &mut Connection, token: Option<&Secret>) -> Result<()> {
-        // Only so does the server keep what it has until it has everything.
-        self.set(connection, "repl-diskless-load", "disabled").await?;
-        self.set(connection, "tls-replication", "no").await?;
-        if let Some(token) = token {
-            self.set(connection, "masteruser", "").await?;
-            self.set(connection, "masterauth", token.reveal()).await?;
-        }
-        Ok(())
-    }
-
-    async fn set(&mut self, connection: &mut Connection, name: &'static str, value: &str) -> Result<()> {
-        match target::config(connection, name).await? {
-            // One that the server does not have, or that is right.
-            None => Ok(()),
-            Some(before) if before == value => Ok(()),
-            Some(before) => {
-                target::set_config(connection, name, value).await?;
-                // The password of a restore that died is nobody's any more.
-                let before = if name == "masterauth" && before.starts_with(TOKEN) { String::new() } else { before };
-                self.0.push((name, Secret::new(before)));
-                Ok(())
-            }
-        }
-    }
-
-    /// What stays changed when the server cannot be asked any more.
-    fn left(&self) -> String {
-        let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
-        format!("not set back there: {}", if names.is_empty() { "nothing".into() } else { names.join(", ") })
-    }
-
-    /// Sets everything back.
-    async fn undo(&self, connection: &mut Connection) -> Result<()> {
-        for (name, before) in self.0.iter().rev() {
-            target::set_config(connection, name, before.reveal()).await?;
-        }
-        Ok(())
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_never_made_less_than_it_is_unasked() {
+        let given = || LinkTls::Certificate { certificate: "c".into(), key: "k".into() };
+        for (link, has, refused) in [
+            (LinkTls::Keep, Some("yes"), true),
+            (LinkTls::Keep, Some("no"), false),
+            (LinkTls::Keep, None, false),
+            (LinkTls::Plain, Some("yes"), false),
+            (given(), Some("yes"), false),
+            (given(), Some("no"), false),
+            (given(), None, true),
+        ] {
+            assert_eq!(judge_link(&link, has).is_some(), refused, "{link:?} {has:?}");
+        }
+    }
 }

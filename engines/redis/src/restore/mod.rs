@@ -18,21 +18,31 @@ mod files;
 mod live;
 mod nodes;
 mod primary;
+mod release;
 mod replay;
 mod settings;
 mod stored;
 mod tail;
 mod target;
 mod users;
+mod users_file;
 
-use backup_core::engine::{RestoreContext, Restored};
+use std::sync::Arc;
+
+use backup_core::engine::{BackupSource, RestoreContext, Restored, Work};
 use backup_core::{Finding, Result, Severity};
+use futures::future::try_join_all;
 
-pub use settings::{LiveSettings, ReplaySettings, RestoreSettings, Way};
-use stored::Stored;
+use crate::stream;
+pub(crate) use files::blocking;
 use tail::Tail;
 
-/// Says why a restore would be refused. Changes nothing.
+pub use release::released;
+pub use settings::{LinkTls, LiveSettings, ReplaySettings, RestoreSettings, Way};
+pub(crate) use stored::Stored;
+pub(crate) use target::snapshot_version;
+
+/// Says why a restore would be refused. Changes nothing. Into a running server it waits first for what [`released`] waits for.
 ///
 /// # Errors
 /// When the target cannot be looked at, or the backup cannot be read.
@@ -42,7 +52,11 @@ pub async fn assess(settings: &RestoreSettings, cx: &RestoreContext) -> Result<V
     }
     let stored = Stored::open(cx.source()).await?;
     match &settings.way {
-        Way::Live(live) => live::assess(settings, live, &stored).await,
+        Way::Live(live) => {
+            // What was dropped before may not meddle with what comes.
+            released().await;
+            live::assess(settings, live, &stored).await
+        }
         Way::Files(dir) => {
             let mut findings = files::assess(dir).await?;
             if Tail::is_wanted(cx) {
@@ -58,12 +72,15 @@ pub async fn assess(settings: &RestoreSettings, cx: &RestoreContext) -> Result<V
 fn judge_log(settings: &RestoreSettings, cx: &RestoreContext) -> Option<Finding> {
     let text = match settings.way {
         _ if !Tail::is_wanted(cx) => return None,
+        // A primary lets keys expire while it is given what had happened before they did.
         Way::Replay(_) => {
-            "key by key only the snapshot itself comes back, not what happened behind it; name the backup itself"
+            "key by key only the snapshot itself comes back, not what happened behind it: the servers would let keys expire that were \
+             still changed then; name the backup itself"
+                .to_owned()
         }
-        Way::Live(_) | Way::Files(_) if settings.rules.change_nothing() => return None,
         Way::Live(_) | Way::Files(_) => {
-            "what happened behind the snapshot cannot be changed on its way; name the backup itself"
+            let why = stream::judge(&settings.rules)?;
+            format!("what happened behind the snapshot cannot be changed on its way: {why}; name the backup itself")
         }
     };
     Some(Finding::new(Severity::Blocker, "log", text))
@@ -72,8 +89,9 @@ fn judge_log(settings: &RestoreSettings, cx: &RestoreContext) -> Option<Finding>
 /// Restores the snapshot of the context's source, and what happened behind it, but for [`Way::Replay`].
 ///
 /// # Cancel safety
-/// A target of [`Way::Live`] has its old data or the new, whenever the future is dropped; it may be left as a replica of
-/// nobody, which the same restore, or `REPLICAOF NO ONE`, ends. [`Way::Files`] leaves
+/// A target of [`Way::Live`] has its old data or the new, whenever the future is dropped. A task of the runtime then makes it a
+/// primary again and sets its settings back, which [`released`] waits for; without a runtime it is left as a replica of nobody,
+/// which the same restore, or `REPLICAOF NO ONE`, ends. [`Way::Files`] leaves
 /// nothing that a server would load. [`Way::Replay`] leaves
 /// the keys that were restored so far.
 ///
@@ -93,13 +111,27 @@ pub async fn restore(settings: &RestoreSettings, cx: &RestoreContext) -> Result<
         }
         Way::Files(dir) => {
             let verified = stored.verify(&settings.rules, settings.version, cx.work()).await?;
-            match Tail::of(cx).await? {
+            match Tail::of(cx, &settings.rules).await? {
                 Some(tail) => appendonly::restore(settings, dir, &stored, &verified, &tail, cx).await?,
                 None => files::restore(settings, dir, &stored, &verified, cx).await?,
             }
         }
-        Way::Replay(replay) => replay::restore(settings, replay, &stored, cx).await?,
+        Way::Replay(replay) => replay::restore(settings, replay, &[stored], cx.work()).await?,
     };
     restored.findings.splice(0..0, findings);
     Ok(restored)
+}
+
+/// Restores several snapshots of which no two have the same key, key by key and together.
+///
+/// # Errors
+/// As [`restore`]. All of them are read to their ends before the first key is sent.
+pub(crate) async fn replay_all(
+    settings: &RestoreSettings,
+    replay: &ReplaySettings,
+    sources: &[Arc<dyn BackupSource>],
+    work: &Work,
+) -> Result<Restored> {
+    let stored = try_join_all(sources.iter().map(Stored::open)).await?;
+    replay::restore(settings, replay, &stored, work).await
 }

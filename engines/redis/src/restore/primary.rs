@@ -3,6 +3,7 @@
 //! The server comes, says who it is, and asks for everything. It gets the snapshot with its length said before, and says
 //! with an acknowledgement that it has loaded it. Nobody gets a byte of it who does not show the password of this restore.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ use bytes::{Buf as _, BytesMut};
 use futures::stream::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::feed::Feed;
 use super::tail::Tail;
-use crate::client::{Decoder, Reply, Secret};
+use crate::client::{Decoder, Reply, Secret, Stream};
 use crate::error::{Error, Result};
 
 /// Requests of a replica are short.
@@ -29,9 +31,9 @@ const START: u64 = 1;
 const ASK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
 
 /// Listens for the one server that is to come.
-#[derive(Debug)]
 pub(super) struct Primary {
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     token: Option<Secret>,
     /// The name of our history.
     id: String,
@@ -60,12 +62,27 @@ impl Loaded {
     }
 }
 
+impl fmt::Debug for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Primary")
+            .field("listener", &self.listener)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Primary {
     /// Listens on a port of `address` that the system chooses.
     pub(super) async fn listen(address: IpAddr, token: Option<Secret>, id: String) -> Result<Self> {
         let address = SocketAddr::new(address, 0);
         let failed = |source| Error::Connect { address: address.to_string(), source };
-        Ok(Self { listener: TcpListener::bind(address).await.map_err(failed)?, token, id })
+        Ok(Self { listener: TcpListener::bind(address).await.map_err(failed)?, tls: None, token, id })
+    }
+
+    /// Talks to visitors over TLS only.
+    pub(super) fn with_tls(mut self, tls: TlsAcceptor) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Where it listens.
@@ -75,6 +92,7 @@ impl Primary {
 
     /// Waits for the server, at most `patience`.
     pub(super) async fn wait(&self, patience: Duration, silence: Duration) -> Result<Replica> {
+        let mut refused = None;
         let coming = async {
             loop {
                 let (stream, peer) = self
@@ -84,18 +102,44 @@ impl Primary {
                     .map_err(|error| Error::Closed(format!("our own listener: {error}")))?;
                 match tokio::time::timeout(HANDSHAKE, self.greet(stream, silence)).await {
                     Ok(Ok(replica)) => return Ok(replica),
-                    Ok(Err(error)) => tracing::warn!(%peer, %error, "a visitor was sent away"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%peer, %error, "a visitor was sent away");
+                        refused = Some(error);
+                    }
                     Err(_) => tracing::warn!(%peer, "a visitor said nothing and was sent away"),
                 }
             }
         };
         let what = "the server to come for the snapshot";
-        tokio::time::timeout(patience, coming).await.map_err(|_| Error::Timeout { what, after: patience })?
+        match tokio::time::timeout(patience, coming).await {
+            Ok(outcome) => outcome,
+            // Whoever came and did not like our certificate was most likely the one that was waited for.
+            Err(_) => Err(refused
+                .filter(|error| matches!(error, Error::Tls { .. }))
+                .unwrap_or(Error::Timeout { what, after: patience })),
+        }
+    }
+
+    /// Encrypts what is said to a visitor, where that is wanted.
+    async fn protect(&self, stream: TcpStream) -> Result<Box<dyn Stream>> {
+        let address = stream.peer_addr().map_or_else(|_| "a visitor".to_owned(), |peer| peer.to_string());
+        match &self.tls {
+            None => Ok(Box::new(stream)),
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => {
+                    let reason = error.get_ref().map_or_else(|| error.to_string(), ToString::to_string);
+                    let reason = format!("who came for the snapshot did not agree on TLS with us: {reason}");
+                    Err(Error::Tls { address, reason })
+                }
+            },
+        }
     }
 
     /// Talks to a visitor until it asks for everything.
     async fn greet(&self, stream: TcpStream, silence: Duration) -> Result<Replica> {
         let _ = stream.set_nodelay(true);
+        let stream = self.protect(stream).await?;
         let mut replica =
             Replica { stream, incoming: BytesMut::new(), decoder: Decoder::new(LONGEST), silence, offset: START };
         let mut known = self.token.is_none();
@@ -134,7 +178,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// A server that has asked for everything.
 #[derive(Debug)]
 pub(super) struct Replica {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     incoming: BytesMut,
     decoder: Decoder,
     silence: Duration,
@@ -204,7 +248,11 @@ impl Replica {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let sent = tokio::time::timeout(self.silence, self.stream.write_all(bytes)).await;
+        let sending = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        let sent = tokio::time::timeout(self.silence, sending).await;
         sent.map_err(|_| Error::Timeout { what: "the server to take the snapshot", after: self.silence })?
             .map_err(|error| Error::Closed(format!("the server that is restored into: {error}")))
     }

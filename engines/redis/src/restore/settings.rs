@@ -82,6 +82,28 @@ impl RestoreSettings {
     }
 }
 
+/// How the link is protected over which a running server gets its data.
+///
+/// A server whose `tls-replication` is on speaks TLS with its primary. It accepts a certificate that an authority of its own
+/// `tls-ca-cert-file` or `tls-ca-cert-dir` has signed, for whatever name: what the servers of a deployment have for each other
+/// is right. One that is made here would be none of these, so it has to be given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkTls {
+    /// As the server has it. One that speaks TLS with its primary is refused then: there is no certificate for it.
+    #[default]
+    Keep,
+    /// By TLS with this certificate. A server that does not speak TLS with its primary does so for the time of the restore.
+    Certificate {
+        /// PEM file of the certificate, with those between it and the authority.
+        certificate: PathBuf,
+        /// PEM file of its key.
+        key: PathBuf,
+    },
+    /// Not at all, even with a server that speaks TLS with its primary: for the time of the restore that is switched off.
+    Plain,
+}
+
 /// How a running server is given a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -95,6 +117,8 @@ pub struct LiveSettings {
     /// Whether the server must show a password made for this one restore. It must: whoever gets our port would get the data.
     /// Without it `masterauth` and `masteruser` are left alone, for servers that let nobody set them.
     pub authenticate: bool,
+    /// How the link is protected over which the server gets its data.
+    pub link: LinkTls,
     /// The server has to come for the snapshot within this time. One minute.
     pub patience: Duration,
     /// When the restore is over the server has to be a primary again within this time. Five minutes: a server that was left in
@@ -111,6 +135,7 @@ impl LiveSettings {
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise: None,
             authenticate: true,
+            link: LinkTls::default(),
             patience: Duration::from_secs(60),
             release: Duration::from_secs(300),
         }
@@ -134,6 +159,13 @@ impl LiveSettings {
     #[must_use]
     pub fn authenticate(mut self, authenticate: bool) -> Self {
         self.authenticate = authenticate;
+        self
+    }
+
+    /// Sets how the link is protected.
+    #[must_use]
+    pub fn link(mut self, link: LinkTls) -> Self {
+        self.link = link;
         self
     }
 

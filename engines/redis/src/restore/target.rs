@@ -9,6 +9,12 @@ use crate::rdb::{Counted, Dialect, RdbVersion, Summary, ValueType};
 
 /// Connects to the one server that `settings` name.
 pub(super) async fn connect(settings: &ClientSettings) -> Result<Connection> {
+    if settings.address.watched.is_some() {
+        // They would take a primary that follows somebody for a broken one, and put another in its place.
+        let text = "a server that sentinels watch cannot follow a restore: restore key by key, or let them forget it meanwhile \
+                    (SENTINEL REMOVE) and name the server itself";
+        return Err(Error::Settings(text.to_owned()));
+    }
     match settings.address.nodes.as_slice() {
         [node] => Connection::open(settings, node).await,
         nodes => Err(Error::Settings(format!("one server is restored into, not {}", nodes.len()))),
@@ -97,6 +103,11 @@ impl Target {
 fn follows(info: &Info, facts: &NodeFacts) -> Option<String> {
     let host = info.get("master_host").unwrap_or("an unknown primary");
     matches!(facts.role, Role::Replica { .. }).then(|| host.to_owned())
+}
+
+/// The version of the snapshots that a server writes, as far as its release tells.
+pub(crate) fn snapshot_version(facts: &NodeFacts) -> RdbVersion {
+    reads(facts.product, facts.line())
 }
 
 /// The newest snapshot that a server reads (`RDB_VERSION` in `rdb.h` of each release).

@@ -4,7 +4,9 @@
 //! panic. All of it is pure but [`stop`], which reads the stored log. Offsets count the bytes of the stream from its beginning, as the server does.
 
 mod cut;
+mod edit;
 mod framer;
+mod keys;
 mod note;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -13,6 +15,7 @@ mod stop;
 mod tracker;
 
 pub use cut::{Cut, cut, limit_at};
+pub(crate) use edit::{Editor, judge};
 pub use framer::{Command, Framer};
 pub(crate) use note::APART;
 pub use note::{Moment, StreamNote};

@@ -12,7 +12,7 @@ use backup_core::observe::{Observer, Progress};
 use backup_core::repository::{MemoryRepository, Repository};
 use backup_core::run::{self, BackupOptions};
 use backup_core::{BackupSourceExt as _, Finding, Lineage, LogPosition, RecoveryTarget, Result, ServiceId};
-use backup_redis::{RedisEngine, RedisSettings};
+use backup_redis::{RedisEngine, RedisSettings, RestoreSettings};
 use backup_testkit::{Redis, scratch_dir};
 use futures::TryStreamExt as _;
 use parking_lot::Mutex;
@@ -54,6 +54,14 @@ impl Vault {
 
     pub(crate) async fn try_backup(&self, engine: &RedisEngine) -> Result<BackupRecord> {
         run::backup(self.0.as_ref(), engine, BackupOptions::default(), &work()).await
+    }
+
+    /// Restores the snapshot of `backup`.
+    pub(crate) async fn restore(&self, backup: &BackupRecord, settings: RestoreSettings) -> Result<Restored> {
+        let engine = RedisEngine::new(RedisSettings::default()).unwrap().with_restore(settings);
+        let goal = RecoveryTarget::backup(backup.id);
+        let plan = run::plan_restore(self.0.as_ref(), &engine, goal, Selector::all(), &work()).await?;
+        run::restore(&engine, &plan, &work()).await
     }
 
     pub(crate) async fn check(&self, engine: &RedisEngine, backup: &BackupRecord) -> CheckReport {
@@ -141,6 +149,12 @@ pub(crate) async fn position(server: &Redis) -> LogPosition {
     LogPosition::new(Lineage::new(id), offset, "")
 }
 
+/// Up to which offset the log of the lineage of `position` is stored.
+pub(crate) async fn stored_end(repository: &dyn Repository, position: &LogPosition) -> u64 {
+    let ledger = repository.log().await.unwrap().ledger();
+    ledger.covered(&position.lineage).end().unwrap_or(0)
+}
+
 /// What was noticed.
 #[derive(Debug, Default)]
 pub(crate) struct Found(Mutex<Vec<Finding>>);
@@ -185,8 +199,7 @@ impl Capture {
     pub(crate) async fn reaches(&self, position: &LogPosition) {
         let deadline = backup_testkit::wait::Deadline::after(PATIENCE);
         loop {
-            let ledger = self.vault.log().await.ledger();
-            let end = ledger.covered(&position.lineage).as_slice().last().map_or(0, |range| range.end);
+            let end = stored_end(&*self.vault.0, position).await;
             if end >= position.offset {
                 return;
             }

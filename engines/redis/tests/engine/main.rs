@@ -8,6 +8,8 @@ mod failover;
 mod harness;
 mod moments;
 mod refusals;
+mod scan;
+mod sentinel;
 mod service;
 mod snapshot;
 mod soak;

@@ -17,6 +17,7 @@ use backup_core::{
     BackupEngine, BackupSinkExt as _, Consistency, Finding, Lineage, RecoveryTarget, Result, ServiceId, Snapshot,
 };
 use backup_redis::client::ClientSettings;
+use backup_redis::look::Look;
 use backup_redis::{RedisEngine, RedisSettings, RestoreSettings};
 use backup_testkit::Redis;
 use backup_testkit::redis::RedisClient;
@@ -57,6 +58,11 @@ impl Vault {
     /// Stores `bytes` as if they were the snapshot of a server.
     pub(crate) async fn keep(&self, bytes: Vec<u8>) -> BackupRecord {
         run::backup(self.0.as_ref(), &Fixed(bytes), BackupOptions::default(), &work()).await.unwrap()
+    }
+
+    /// The snapshot of `backup`, to be looked into.
+    pub(crate) async fn look(&self, backup: &BackupRecord) -> Look {
+        Look::open(&self.0.open(backup.id).await.unwrap()).await.unwrap()
     }
 
     /// Restores the newest backup and what was captured behind it, up to `goal`.

@@ -6,7 +6,7 @@ use backup_core::{ErrorKind, Goal, RecoveryTarget};
 use backup_redis::RestoreSettings;
 use backup_redis::rdb::sample::SampleFile;
 use backup_redis::rdb::{ExpiryRule, KeyFilter, RdbVersion, Rules};
-use backup_redis::restore::Way;
+use backup_redis::restore::{LinkTls, LiveSettings, Way, released};
 use backup_testkit::redis::{RedisPersistence, contents, every_type};
 use backup_testkit::{Redis, RedisVersion, redis_versions_under_test, require_or_skip};
 
@@ -92,10 +92,12 @@ async fn a_restore_that_dies_leaves_the_old_or_the_new() {
     for after in [0, 20, 60, 100, 150, 200, 300, 500, 800, 1500] {
         let way = RestoreSettings::live(client(&target));
         let dying = tokio::time::timeout(Duration::from_millis(after), vault.restore(&backup, way)).await;
-        let role = target.info("replication", "role").await.unwrap();
-        target.wait_info("persistence", "loading", |loading| loading == "0").await.unwrap();
+        // Nobody is left to wait for, and still the server is let go.
+        released().await;
         let is = digest(&target).await;
-        assert!(is == old || is == new, "{after}: {dying:?} {role:?}");
+        assert!(is == old || is == new, "{after}: {dying:?}");
+        assert_eq!(target.info("replication", "role").await.unwrap().as_deref(), Some("master"), "{after}");
+        assert_eq!(run(&mut here, "CONFIG GET masterauth").await, "masterauth\n", "{after}");
         if dying.is_ok() {
             break;
         }
@@ -105,6 +107,72 @@ async fn a_restore_that_dies_leaves_the_old_or_the_new() {
     assert_eq!(digest(&target).await, new);
     assert_eq!(target.info("replication", "role").await.unwrap().as_deref(), Some("master"));
     assert_eq!(run(&mut here, "CONFIG GET masterauth").await, "masterauth\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_speaks_tls_with_its_primary_does_so_with_us() {
+    let builder = Redis::builder(RedisVersion::Redis72).tls();
+    let target = require_or_skip!(builder.clone().setting("tls-replication", "yes").start().await);
+    let source = builder.clone().start().await.unwrap();
+    run(&mut source.connect().await.unwrap(), "SET new data").await;
+    let vault = Vault::memory();
+    let backup = vault.backup(&source).await;
+    let mut here = target.connect().await.unwrap();
+    run(&mut here, "SET old data").await;
+    let live = || LiveSettings::new(client(&target)).patience(Duration::from_secs(3));
+    let by = |live: LiveSettings| RestoreSettings::new(Way::Live(live));
+    let certificate_of = |server: &Redis| LinkTls::Certificate {
+        certificate: server.home().join("server.crt"),
+        key: server.home().join("server.key"),
+    };
+    const LINK: &str = "CONFIG GET tls-replication";
+
+    let error = vault.restore(&backup, by(live())).await.unwrap_err();
+    assert!(error.to_string().contains("there is no certificate to show it"), "{error}");
+    // A certificate that its authority has not signed.
+    let error = vault.restore(&backup, by(live().link(certificate_of(&source)))).await.unwrap_err();
+    assert!(error.to_string().contains("did not agree on TLS"), "{error:?}");
+    let error = vault
+        .restore(
+            &backup,
+            by(live().link(LinkTls::Certificate {
+                certificate: target.home().join("server.crt"),
+                key: target.home().join("nothing"),
+            })),
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    assert_eq!(run(&mut here, "GET old").await, "data");
+    assert_eq!(run(&mut here, LINK).await, "tls-replication\nyes");
+
+    for (link, server) in [
+        (certificate_of(&target), &target),
+        (LinkTls::Plain, &target),
+        // Nothing else asks for TLS here.
+        (certificate_of(&source), &source),
+    ] {
+        let mut there = server.connect().await.unwrap();
+        run(&mut there, "SET old data").await;
+        let before = run(&mut there, LINK).await;
+        let live = LiveSettings::new(client(server)).link(link);
+        vault.restore(&backup, by(live)).await.unwrap();
+        assert_eq!(run(&mut there, "GET new").await, "data");
+        assert_eq!(run(&mut there, "EXISTS old").await, "0");
+        assert_eq!(run(&mut there, LINK).await, before, "it is set back");
+        assert_eq!(server.info("replication", "role").await.unwrap().as_deref(), Some("master"));
+    }
+    // Who is dropped sets it back as well.
+    let way = by(LiveSettings::new(client(&target)).link(LinkTls::Plain));
+    let dying = tokio::time::timeout(Duration::from_millis(30), vault.restore(&backup, way)).await;
+    released().await;
+    assert_eq!(run(&mut here, LINK).await, "tls-replication\nyes", "{dying:?}");
+    let plain = Redis::builder(RedisVersion::Redis62).start().await.unwrap();
+    let old = SampleFile::new(RdbVersion::redis(9)).database(0).string("a", b"1").finish();
+    let old = vault.keep(old).await;
+    let live = LiveSettings::new(client(&plain)).link(certificate_of(&target));
+    let error = vault.restore(&old, by(live)).await.unwrap_err();
+    assert!(error.to_string().contains("was built without it"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,6 +311,73 @@ async fn rules_are_kept_on_the_way() {
     assert_eq!(run(&mut here, "TTL user:1").await, "-1");
     assert_eq!(run(&mut here, "HPEXPIRETIME user:h FIELDS 1 f").await, "-1");
     assert_eq!(run(&mut here, "HGET user:h f").await, "v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_kept_in_what_happened_behind_the_snapshot() {
+    for version in redis_versions_under_test() {
+        let source = require_or_skip!(Redis::builder(version).start().await);
+        let mut there = source.connect().await.unwrap();
+        for line in ["RPUSH a:list 1 2 3", "SET b:text x", "SET a:brief x", "SADD a:set 1 2 3 4 5"] {
+            run(&mut there, line).await;
+        }
+        let vault = Vault::memory();
+        vault.backup(&source).await;
+        let writing = async {
+            for line in [
+                "SET a:text 1",
+                "APPEND b:text y",
+                "LMOVE a:list a:other LEFT RIGHT",
+                "SPOP a:set 2",
+                "PEXPIRE a:brief 1",
+                "EVAL redis.call('INCR',KEYS[1]);redis.call('INCR',KEYS[2]) 2 a:count b:count",
+                "SELECT 3",
+                "MSET a:1 x b:1 y a:2 z",
+                "DEL a:1 b:1",
+                "XADD a:stream * f v",
+                "XGROUP CREATE a:stream group 0",
+                "ZADD a:z 1 m 2 n",
+                "ZUNIONSTORE a:sum 2 a:z a:z",
+                "SET a:far 1 EXAT 4102444800",
+                "SELECT 5",
+                "SET b:only 1",
+            ] {
+                run(&mut there, line).await;
+            }
+            // It expires on its own, and the log says when.
+            while run(&mut there, "SELECT 0").await != "OK" || run(&mut there, "EXISTS a:brief").await == "1" {}
+        };
+        vault.capture(&source, writing).await;
+        let target = Redis::builder(version).start().await.unwrap();
+        let rules = Rules::default().filter(KeyFilter::all().prefix("a:")).rename("a:", "restored:");
+        let way = RestoreSettings::live(client(&target)).rules(rules.clone());
+        vault.recover(RecoveryTarget::latest(), way).await.unwrap();
+        let wanted = |held: backup_testkit::redis::Contents| -> Vec<_> {
+            let mine = held.keys.into_iter().filter(|((_, key), _)| key.starts_with(b"a:"));
+            mine.map(|((database, key), item)| ((database, [b"restored:", &key[2..]].concat()), item)).collect()
+        };
+        let wanted = wanted(contents(&source).await.unwrap());
+        assert!(wanted.len() > 8);
+        assert_eq!(contents(&target).await.unwrap().keys.into_iter().collect::<Vec<_>>(), wanted, "{version}");
+        assert_eq!(target.info("replication", "role").await.unwrap().as_deref(), Some("master"));
+
+        if version.since_7() {
+            let home = backup_testkit::scratch_dir().unwrap();
+            let dir = home.path().join("data");
+            vault.recover(RecoveryTarget::latest(), RestoreSettings::files(&dir).rules(rules)).await.unwrap();
+            let builder = Redis::builder(version).persistence(RedisPersistence::AppendOnly);
+            let server = builder.data_dir(&dir).start().await.unwrap();
+            assert_eq!(contents(&server).await.unwrap().keys.into_iter().collect::<Vec<_>>(), wanted, "{version}");
+        }
+        // Where a command brings together what is to be parted, nothing is touched.
+        run(&mut there, "RENAME b:text a:text").await;
+        vault.capture(&source, async {}).await;
+        let way = RestoreSettings::live(client(&target)).rules(Rules::default().filter(KeyFilter::all().prefix("a:")));
+        let error = vault.recover(RecoveryTarget::latest(), way).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains("the command RENAME"), "{error}");
+        assert_eq!(contents(&target).await.unwrap().keys.into_iter().collect::<Vec<_>>(), wanted, "{version}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,5 +6,6 @@ mod files;
 mod harness;
 mod ledger;
 mod live;
+mod look;
 mod moments;
 mod replay;

@@ -9,6 +9,7 @@ mod builder;
 mod client;
 mod cluster;
 mod contents;
+mod sentinel;
 mod server;
 mod version;
 
@@ -17,5 +18,6 @@ pub use builder::{RedisBuilder, RedisPersistence};
 pub use client::{RedisClient, Reply};
 pub use cluster::{RedisCluster, SLOTS};
 pub use contents::{Contents, contents, every_type};
+pub use sentinel::RedisSentinels;
 pub use server::Redis;
 pub use version::{RedisVersion, redis_versions_under_test};

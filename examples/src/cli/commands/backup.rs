@@ -1,8 +1,15 @@
-//! `backup ENGINE`: take a backup.
+//! `backup ENGINE`: take a backup, or one after the other.
 
+use std::time::Duration;
+
+use backup_core::catalog::BackupRecord;
 use backup_core::run::{self, BackupOptions};
+use backup_core::{BackupEngine, ErrorKind};
+use backup_storage::Repository;
 use clap::Args;
+use serde::Serialize;
 
+use super::log::duration;
 use super::{Context, describe};
 use crate::cli::engines::{OnEngine, Source};
 use crate::cli::failure::Failure;
@@ -16,11 +23,25 @@ pub(crate) struct BackupArgs {
     /// Store everything anew instead of only what changed since the newest backup
     #[arg(long)]
     full: bool,
+    /// Take one backup after the other, each so long after the beginning of the one before, until interrupted. What passes (a server or a
+    /// vault that is away, another backup that runs) is told, and tried again when the next one is due
+    #[arg(long, value_name = "DURATION", value_parser = interval, conflicts_with = "full")]
+    every: Option<Duration>,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than nothing".to_owned()),
+        every => Ok(every),
+    }
 }
 
 pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Source, BackupArgs>) -> Result<(), Failure> {
     let source = engine.source()?;
     let repository = cx.open().await?;
+    if let Some(every) = engine.options.every {
+        return series(cx, &repository, source.as_ref(), every).await;
+    }
     let options = if engine.options.full { BackupOptions::full() } else { BackupOptions::default() };
     let begun = cx.work().env().clock().monotonic();
     let backup = run::backup(&repository, source.as_ref(), options, cx.work()).await?;
@@ -34,4 +55,58 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Source, Backu
     cx.table(&table)?;
     cx.remark_findings(&backup.snapshot.findings);
     Ok(())
+}
+
+/// What a series of backups came to.
+#[derive(Debug, Default, Serialize)]
+struct SeriesView<'a> {
+    taken: u64,
+    failed: u64,
+    stored_bytes: u64,
+    newest: Option<BackupView<'a>>,
+    /// Why the last one that failed did.
+    problem: Option<String>,
+}
+
+/// Takes backups until it is told to end.
+async fn series(
+    cx: &mut Context<'_, '_>,
+    repository: &Repository,
+    source: &dyn BackupEngine,
+    every: Duration,
+) -> Result<(), Failure> {
+    let env = cx.work().env().clone();
+    let mut view = SeriesView::default();
+    let mut newest: Option<BackupRecord> = None;
+    loop {
+        let due = env.clock().monotonic().saturating_add(every);
+        match run::backup(repository, source, BackupOptions::default(), cx.work()).await {
+            Ok(backup) => {
+                view.taken += 1;
+                view.stored_bytes += backup.stored_bytes;
+                if !cx.json() {
+                    let stored = human::size(backup.stored_bytes);
+                    cx.line(&format!("{} {} {} stored", backup.ended_at, backup.id, stored))?;
+                }
+                cx.remark_findings(&backup.snapshot.findings);
+                newest = Some(backup);
+            }
+            Err(error) if error.kind() == ErrorKind::Cancelled => break,
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Conflict) => {
+                view.failed += 1;
+                cx.remark(&format!("no backup at {}: {error}", env.now()));
+                view.problem = Some(error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let pause = due.saturating_sub(env.clock().monotonic());
+        if cx.work().cancel().run_until_cancelled(env.clock().sleep(pause)).await.is_none() {
+            break;
+        }
+    }
+    if !cx.json() {
+        return cx.line(&format!("{} backups, {} failed", view.taken, view.failed));
+    }
+    view.newest = newest.as_ref().map(BackupView::from);
+    cx.document(&view)
 }

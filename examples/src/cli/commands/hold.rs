@@ -13,7 +13,13 @@ use crate::cli::failure::Failure;
 #[derive(Debug, Subcommand)]
 pub(crate) enum HoldCommand {
     /// Keep a backup until the hold is removed
-    Add(HoldArgs),
+    Add {
+        #[command(flatten)]
+        hold: HoldArgs,
+        /// Keep the log that follows it as well, so that every moment behind it that is restorable stays so
+        #[arg(long)]
+        log: bool,
+    },
     /// Let the plan decide about a backup again
     Remove(HoldArgs),
 }
@@ -38,18 +44,17 @@ struct HoldView {
 }
 
 pub(super) async fn run(cx: &mut Context<'_, '_>, command: HoldCommand) -> Result<(), Failure> {
-    let (args, add) = match command {
-        HoldCommand::Add(args) => (args, true),
-        HoldCommand::Remove(args) => (args, false),
+    let (args, placed) = match command {
+        HoldCommand::Add { hold, log } => (hold, Some(log)),
+        HoldCommand::Remove(args) => (args, None),
     };
     let backup: BackupId = args.backup.parse()?;
     let repository = cx.open().await?;
     let (by, at) = (Actor::new(Role::Operator, "backupctl"), cx.work().env().now());
     let (hold, reason) = (args.name, args.reason);
-    let event = if add {
-        Event::HoldPlaced { backup, hold, reason, by, at }
-    } else {
-        Event::HoldReleased { backup, hold, by, at }
+    let event = match placed {
+        Some(log) => Event::HoldPlaced { backup, hold, reason, by, at, log },
+        None => Event::HoldReleased { backup, hold, by, at },
     };
     let decided = cx.work().run(repository.decide(&mut |_| Ok(vec![event.clone()]))).await;
     let catalog = decided.map_err(|error| {

@@ -1,13 +1,18 @@
 //! One file per command. Each gets a [`Context`] and its own options, and says its result once, at the end.
 
 pub(crate) mod backup;
+pub(crate) mod collect;
 pub(crate) mod compact;
 pub(crate) mod expire;
+pub(crate) mod export;
 pub(crate) mod hold;
 mod init;
+pub(crate) mod key;
 mod list;
 pub(crate) mod log;
+pub(crate) mod look;
 pub(crate) mod plan;
+pub(crate) mod replicate;
 pub(crate) mod restore;
 pub(crate) mod service;
 pub(crate) mod show;
@@ -19,7 +24,7 @@ use std::sync::Arc;
 use backup_core::catalog::BackupRecord;
 use backup_core::engine::Work;
 use backup_core::{Error, Finding, Result, ServiceId, Severity};
-use backup_crypto::Passphrase;
+use backup_crypto::{Identity, Passphrase};
 use backup_storage::Repository;
 use clap::CommandFactory;
 use clap::error::ErrorKind as Misuse;
@@ -28,8 +33,8 @@ use serde::Serialize;
 use super::args::{Cli, Command, Global};
 use super::failure::Failure;
 use super::host::Host;
-use super::passphrase;
 use super::vault::Place;
+use super::{passphrase, secret};
 use crate::progress::Bars;
 use crate::table::{Cell, Table};
 
@@ -39,13 +44,19 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
         Command::Init => init::run(&mut cx).await,
         Command::Backup(engine) => backup::run(&mut cx, engine).await,
         Command::Log(engine) => log::run(&mut cx, engine).await,
+        Command::Collect(args) => collect::run(&mut cx, args).await,
         Command::Compact(args) => compact::run(&mut cx, args).await,
         Command::Expire(args) => expire::run(&mut cx, args).await,
+        Command::Export(command) => export::run(&mut cx, command).await,
         Command::Hold(command) => hold::run(&mut cx, command).await,
+        Command::Key(command) => key::run(&mut cx, command).await,
         Command::List => list::run(&mut cx).await,
         Command::Windows => windows::run(&mut cx).await,
+        Command::Look(command) => look::run(&mut cx, command).await,
         Command::Show(args) => show::run(&mut cx, args).await,
         Command::Plan(engine) => plan::run(&mut cx, engine).await,
+        Command::Reinstate(args) => collect::reinstate(&mut cx, args).await,
+        Command::Replicate(args) => replicate::run(&mut cx, args).await,
         Command::Restore(engine) => restore::run(&mut cx, engine).await,
         Command::Service(args) => service::run(&mut cx, args).await,
         Command::Verify(args) => verify::run(&mut cx, args).await,
@@ -98,8 +109,8 @@ impl<'a, 'h> Context<'a, 'h> {
     fn place(&mut self) -> Result<Place, Failure> {
         let vault = self.vault_url()?;
         let service = self.service_name()?;
-        let passphrase = self.passphrase()?;
-        Ok(Place { vault, service, passphrase })
+        let identity = self.identity()?;
+        Ok(Place { vault, service, identity })
     }
 
     fn vault_url(&self) -> Result<String, Failure> {
@@ -118,6 +129,14 @@ impl<'a, 'h> Context<'a, 'h> {
     /// Whether a service is named.
     fn has_service(&self) -> bool {
         self.service_name().is_ok()
+    }
+
+    /// As whom repositories are opened.
+    fn identity(&mut self) -> Result<Identity, Failure> {
+        match &self.global.key_file {
+            Some(file) => Ok(secret::identity(file)?),
+            None => Ok(self.passphrase()?.into()),
+        }
     }
 
     fn passphrase(&mut self) -> Result<Passphrase, Failure> {
@@ -181,6 +200,18 @@ impl<'a, 'h> Context<'a, 'h> {
 fn missing(option: &str, variable: &str) -> Failure {
     let message = format!("the required argument {option} was not given and {variable} is not set");
     Failure::Usage(Cli::command().error(Misuse::MissingRequiredArgument, message))
+}
+
+/// A target as it may be shown: results end up in logs, where the password of a URL does not belong.
+fn without_password(into: &str) -> String {
+    let shown = || {
+        let (scheme, rest) = into.split_once("://")?;
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let (user, _) = authority.rsplit_once('@')?;
+        let (name, _) = user.split_once(':')?;
+        Some(format!("{scheme}://{name}:***{}", rest.get(user.len()..)?))
+    };
+    shown().unwrap_or_else(|| into.to_owned())
 }
 
 /// What a person wants to know of one backup.

@@ -4,7 +4,7 @@ use backup_core::engine::RestoreLog;
 use backup_core::{LogPosition, run};
 use clap::Args;
 
-use super::Context;
+use super::{Context, without_password};
 use crate::cli::engines::{OnEngine, Target};
 use crate::cli::failure::Failure;
 use crate::cli::target::{OnlyArgs, TargetArgs};
@@ -26,14 +26,14 @@ pub(crate) struct PlanArgs {
 pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Target, PlanArgs>) -> Result<(), Failure> {
     let args = &engine.options;
     let (target, selector) = (args.target.target()?, args.only.selector()?);
-    let deployment = engine.target(&args.into)?;
+    let (deployment, into) = (engine.target(&args.into)?, without_password(&args.into));
     let repository = cx.open().await?;
     let plan = run::plan_restore(&repository, deployment.as_ref(), target, selector, cx.work()).await?;
     let refused = plan.blockers().next().is_some();
     if cx.json() {
         return cx.document(&PlanView {
             backup: (&plan.backup).into(),
-            into: &args.into,
+            into: &into,
             target: plan.target.to_string(),
             inclusive: plan.target.inclusive,
             reads: plan.footprint,
@@ -47,7 +47,7 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Target, PlanA
     row("target", Cell::text(&plan.target));
     row("backup", Cell::text(plan.backup.id));
     row("taken", Cell::text(plan.backup.ended_at));
-    row("into", Cell::text(&args.into));
+    row("into", Cell::text(&into));
     row("entries", Cell::Count(plan.footprint.entries));
     row("to write", Cell::Bytes(plan.footprint.bytes));
     row("to read", Cell::Bytes(plan.footprint.stored_bytes));

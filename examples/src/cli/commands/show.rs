@@ -1,5 +1,7 @@
 //! `show BACKUP`: one backup with its entries.
 
+use std::time::Duration;
+
 use backup_core::BackupId;
 use backup_core::entry::{EntryInfo, EntryKind, Selector};
 use backup_core::repository::Repository as _;
@@ -37,6 +39,15 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, args: ShowArgs) -> Result<(), 
     }
     for lossy in &backup.snapshot.lossy {
         about.row(vec![Cell::text("left out"), Cell::text(format!("{}: {}", lossy.item, lossy.reason))]);
+    }
+    if let Some(group) = &backup.snapshot.group {
+        for member in &group.members {
+            let position = member.stop.as_ref().map(|stop| format!(", at {stop}")).unwrap_or_default();
+            about.row(vec![Cell::text("member"), Cell::text(format!("{}: {}{position}", member.name, member.version))]);
+        }
+        if let Some(skew) = group.skew {
+            about.row(vec![Cell::text("skew"), Cell::text(format!("{:?}", Duration::from_micros(skew)))]);
+        }
     }
     for (name, value) in &backup.snapshot.facts {
         about.row(vec![Cell::text(name), Cell::text(first_line(value))]);

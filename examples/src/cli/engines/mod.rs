@@ -1,16 +1,26 @@
 //! The registry of engines. An engine is one file here and one line in [`ENGINES`].
 
+pub(crate) mod clickhouse;
+mod clickhouse_cluster;
 mod postgres;
 mod redis;
+mod redis_cluster;
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use backup_core::{BackupEngine, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use futures::future::BoxFuture;
 
 /// Every engine that can be named on the command line.
-static ENGINES: &[&dyn EngineKind] = &[&postgres::Postgres, &redis::Redis];
+static ENGINES: &[&dyn EngineKind] = &[
+    &clickhouse::ClickHouse,
+    &clickhouse_cluster::ClickHouseCluster,
+    &postgres::Postgres,
+    &redis::Redis,
+    &redis_cluster::RedisCluster,
+];
 
 /// What the command line has to know of an engine: its options, and how they become a handle on a deployment.
 pub(crate) trait EngineKind: Debug + Send + Sync {
@@ -37,6 +47,11 @@ pub(crate) trait EngineKind: Debug + Send + Sync {
 
     /// The deployment to restore into.
     fn target(&self, into: &str, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>>;
+
+    /// Waits until what was given up in the midst of a restore is in order again.
+    fn settle(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// An engine that checks stored backups and has no deployment.
     fn checker(&self) -> Result<Box<dyn BackupEngine>>;
@@ -111,6 +126,11 @@ impl<X> OnEngine<Target, X> {
     /// The deployment to restore into.
     pub(crate) fn target(&self, into: &str) -> Result<Box<dyn BackupEngine>> {
         self.kind.target(into, &self.matches)
+    }
+
+    /// Waits until what was given up in the midst of a restore is in order again.
+    pub(crate) async fn settle(&self) {
+        self.kind.settle().await;
     }
 }
 

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use backup_core::catalog::{Actor, Role, ServiceChange, ServiceSpec, Stage};
 use backup_core::engine::Work;
-use backup_core::env::{Clock, Env, SystemClock, SystemEntropy};
+use backup_core::env::{Env, ShiftedClock, SystemEntropy};
 use backup_core::repository::{Found as Stored, Vault as _};
 use backup_core::service::{Fleet, ManagedService, NewFork, NewService, Platform, Regions, ServiceHost};
 use backup_core::{ErrorKind, ServiceId};
@@ -17,7 +15,7 @@ use backup_policy::Age;
 use backup_policy::lifecycle::LifecyclePolicy;
 use backup_storage::store::Store;
 use backup_storage::{SharedKeys, Vault};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::steps::{KillingHost, KillingVault, Steps};
@@ -71,25 +69,6 @@ pub(super) struct Found {
     pub(super) loss: Option<String>,
 }
 
-/// The machine's clock, ahead by days that nobody waits for.
-#[derive(Debug)]
-struct Ahead(SystemClock, SignedDuration);
-
-#[async_trait]
-impl Clock for Ahead {
-    fn now(&self) -> Timestamp {
-        self.0.now().checked_add(self.1).unwrap()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.monotonic()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        self.0.sleep(duration).await;
-    }
-}
-
 fn key() -> RawKey {
     RawKey::take(&mut [9; 32])
 }
@@ -103,7 +82,7 @@ struct Process {
 
 impl Process {
     fn of(order: &Order) -> Self {
-        let clock = Arc::new(Ahead(SystemClock::default(), SignedDuration::from_secs(order.ahead)));
+        let clock = Arc::new(ShiftedClock::by(SignedDuration::from_secs(order.ahead)));
         let env = Env::new(clock, Arc::new(SystemEntropy));
         let steps = Steps::of(order.steps);
         let keys = SharedKeys::new(vec![key().into()], Identity::from(key()));

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use backup_core::catalog::{Catalog, ServiceSpec};
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::repository::{
-    BackupSession, Decision, Destroyed, Found, ParentChoice, Repository, Vault, VerifyLevel, VerifyReport,
+    BackupSession, CollectOptions, Collected, CollectionPlan, Decision, Destroyed, Found, ParentChoice, Repository,
+    Vault, VerifyLevel, VerifyReport,
 };
 use backup_core::service::{ServiceHost, Stopped};
 use backup_core::{BackupEngine, BackupId, Result, ServiceId};
@@ -116,6 +117,16 @@ impl Repository for KillingRepository {
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport> {
         self.inner.verify(level, work).await
+    }
+
+    async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> Result<CollectionPlan> {
+        self.inner.plan_collection(options, work).await
+    }
+
+    async fn collect(&self, options: &CollectOptions, work: &Work) -> Result<Collected> {
+        let done = self.inner.collect(options, work).await?;
+        self.steps.done();
+        Ok(done)
     }
 
     async fn open_log(&self, options: LogOptions, work: &Work) -> Result<Arc<dyn LogSink>> {

@@ -28,6 +28,7 @@ async fn writer(dir: &std::path::Path) -> LogWriter {
         suite: keyring.suite() as u8,
         created_at: env.now(),
         objects: Vec::new(),
+        epochs: None,
     };
     journal.begin(1, genesis, vec![]).await.unwrap();
     let shape = RepositorySettings::default().workers(1).shape();

@@ -7,7 +7,6 @@ use std::time::Duration;
 use backup_core::repository::{Found, Vault as _};
 use backup_core::service::{Fleet, ManagedService, Platform, Regions};
 use backup_core::{Error, Result, ServiceId};
-use backup_crypto::{Identity, Recipient};
 use backup_storage::store::{Store, StoreSettings};
 use backup_storage::{SharedKeys, Vault};
 
@@ -28,8 +27,8 @@ impl Premises {
     /// Opens the vault and reads the file of this host.
     pub(super) fn open(cx: &mut Context<'_, '_>, path: Option<PathBuf>) -> Result<Self, Failure> {
         let url = cx.vault_url()?;
-        let passphrase = cx.passphrase()?;
-        let keys = SharedKeys::new(vec![Recipient::from(passphrase.clone())], Identity::from(passphrase));
+        let identity = cx.identity()?;
+        let keys = SharedKeys::new(vec![identity.to_recipient()], identity);
         let file = match &path {
             Some(path) => HostFile::read(path)?.unwrap_or_default(),
             None => HostFile::default(),

@@ -219,6 +219,10 @@ fn describe(done: &Done) -> String {
         Done::Expired { backups, lineages } => {
             format!("let go of {} backups, and of log on {lineages} lineages", backups.len())
         }
+        Done::Collected { condemned, deleted } => match condemned {
+            Some(number) => format!("condemned collection {number}, deleted {deleted} objects"),
+            None => format!("deleted {deleted} objects"),
+        },
         Done::PoweredOff => "powered off".to_owned(),
         Done::Restored(Some(backup)) => format!("restored from backup {backup}"),
         Done::Restored(None) => "started empty".to_owned(),

@@ -1,12 +1,16 @@
 //! Redis and Valkey on the command line.
 
+pub(super) mod target;
+
 use std::path::PathBuf;
 
 use backup_core::{BackupEngine, Error, Result};
 use backup_redis::client::{TlsSettings, Trust};
 use backup_redis::node::Prefer;
-use backup_redis::{Method, RedisEngine, RedisSettings, RestoreSettings};
+use backup_redis::{Method, RedisEngine, RedisSettings};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use futures::future::BoxFuture;
+use target::RedisTarget;
 
 use super::EngineKind;
 
@@ -17,9 +21,10 @@ pub(super) struct Redis;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Redis options")]
 #[group(skip)]
-struct RedisPlace {
-    /// redis://[user:password@]host[:port][,host…], rediss:// with TLS, or unix:///path/of/socket; also read from REDIS_URL, which keeps
-    /// the password out of the list of processes
+pub(super) struct RedisPlace {
+    /// redis://[user:password@]host[:port][,host…], rediss:// with TLS, unix:///path/of/socket, or
+    /// redis+sentinel://[user:password@]sentinel[:port][,sentinel…]/name; also read from REDIS_URL, which keeps the password out of the
+    /// list of processes
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// By what the deployment is known, whatever its address [default: the address]
@@ -28,6 +33,14 @@ struct RedisPlace {
     /// Which node is asked, where there are several
     #[arg(long, value_enum, default_value_t = PreferArg::Primary)]
     prefer: PreferArg,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// How TLS is spoken with a server.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct TlsArgs {
     /// PEM file of the roots that are trusted [default: those of the system, where that was built in]
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
@@ -49,7 +62,7 @@ struct RedisPlace {
 struct RedisSource {
     #[command(flatten)]
     place: RedisPlace,
-    /// How data are read: as a replica, or from the file that the server saves [default: as a replica, where that is allowed]
+    /// How data are read: as a replica, from the file that the server saves, or key by key [default: as a replica, where that is allowed]
     #[arg(long, value_enum)]
     method: Option<MethodArg>,
     /// The server's data directory on this machine, for the file
@@ -61,6 +74,8 @@ struct RedisSource {
 enum MethodArg {
     Replication,
     File,
+    /// Key by key, for servers that allow nothing else: then the backup is of no single moment
+    Scan,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -79,8 +94,8 @@ enum TrustArg {
     Nobody,
 }
 
-impl RedisPlace {
-    fn settings(self) -> RedisSettings {
+impl TlsArgs {
+    pub(super) fn settings(self) -> TlsSettings {
         let mut tls = TlsSettings::default();
         tls.roots = self.tls_ca;
         tls.identity = self.tls_cert.zip(self.tls_key);
@@ -89,10 +104,16 @@ impl RedisPlace {
             TrustArg::Issuer => Trust::Issuer,
             TrustArg::Nobody => Trust::Nobody,
         };
+        tls
+    }
+}
+
+impl RedisPlace {
+    pub(super) fn settings(self) -> RedisSettings {
         let mut settings = RedisSettings::default();
         settings.url = self.url.or_else(|| std::env::var("REDIS_URL").ok());
         settings.identity = self.identity;
-        settings.tls = tls;
+        settings.tls = self.tls.settings();
         settings.prefer = match self.prefer {
             PreferArg::Primary => Prefer::Primary,
             PreferArg::Replica => Prefer::Replica,
@@ -115,7 +136,7 @@ impl EngineKind for Redis {
     }
 
     fn target_options(&self, command: Command) -> Command {
-        command
+        RedisTarget::augment_args(command)
     }
 
     fn stream_options(&self, command: Command) -> Command {
@@ -133,23 +154,25 @@ impl EngineKind for Redis {
         settings.method = args.method.map(|method| match method {
             MethodArg::Replication => Method::Replication,
             MethodArg::File => Method::File,
+            MethodArg::Scan => Method::Scan,
         });
         settings.data_dir = args.data_dir;
         Ok(Box::new(RedisEngine::new(settings)?))
     }
 
-    fn target(&self, into: &str, _matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
+    fn target(&self, into: &str, matches: &ArgMatches) -> Result<Box<dyn BackupEngine>> {
         // A running server is named by its URL, which is nothing that a folder is called.
-        if into.contains("://") {
-            let live = RestoreSettings::live(RedisSettings::default().url(into).client()?);
-            return Ok(Box::new(RedisEngine::new(RedisSettings::default())?.with_restore(live)));
-        }
         if looks_like_a_server(into) {
             let text =
                 format!("{into:?} is no URL, and hardly a folder: write redis://host:port, or ./{into} for a folder");
             return Err(Error::invalid(text));
         }
-        Ok(Box::new(RedisEngine::new(RedisSettings::default().data_dir(into))?))
+        let args = RedisTarget::from_arg_matches(matches).map_err(misread)?;
+        Ok(Box::new(RedisEngine::new(RedisSettings::default())?.with_restore(args.settings(into)?)))
+    }
+
+    fn settle(&self) -> BoxFuture<'static, ()> {
+        Box::pin(backup_redis::restore::released())
     }
 
     fn checker(&self) -> Result<Box<dyn BackupEngine>> {
@@ -158,7 +181,10 @@ impl EngineKind for Redis {
 }
 
 /// Whether a server was meant by what is no URL. A folder would be made of it, and the server would stay what it is.
-fn looks_like_a_server(into: &str) -> bool {
+pub(super) fn looks_like_a_server(into: &str) -> bool {
+    if into.contains("://") {
+        return false;
+    }
     let is_scheme = |word: &str| matches!(word, "redis" | "rediss" | "unix" | "valkey" | "valkeys");
     into.split_once(':').is_some_and(|(before, rest)| {
         let is_port = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
@@ -167,6 +193,6 @@ fn looks_like_a_server(into: &str) -> bool {
 }
 
 /// The matches are of the very command that was parsed with these options.
-fn misread(error: clap::Error) -> Error {
+pub(super) fn misread(error: clap::Error) -> Error {
     Error::internal("options of redis cannot be read back").with_source(error)
 }

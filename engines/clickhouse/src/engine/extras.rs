@@ -1,0 +1,170 @@
+//! What is in no table: functions of users, users and roles, named collections, macros.
+//!
+//! Users, roles, quotas, policies and profiles that were made by statements lie in the folder `access` of the data directory, a file for
+//! each with the statements that attach it (`DiskAccessStorage.cpp`); passwords are there as the server keeps them. Servers that share them keep
+//! the same statements in Keeper. Named collections lie in the folder
+//! `named_collections` (`NamedCollectionsMetadataStorage.cpp`).
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_core::engine::{BackupSink, BackupSinkExt};
+use backup_core::entry::EntryMeta;
+use backup_core::{Error, Finding, LossyItem, Result, Severity};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::backup::put_json;
+use super::keeper;
+use crate::client::Client;
+use crate::files::blocking;
+use crate::layout;
+use crate::server::Server;
+use crate::settings::ClickHouseSettings;
+
+/// A file with the definition of a user, a role, … has at most so many bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// A function that users made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FunctionDef {
+    pub(crate) name: String,
+    /// The statement that makes it.
+    pub(crate) create: String,
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    pub(super) findings: Vec<Finding>,
+    pub(super) lossy: Vec<LossyItem>,
+}
+
+pub(super) async fn put(
+    sink: &Arc<dyn BackupSink>,
+    client: &Client,
+    server: &Server,
+    settings: &ClickHouseSettings,
+) -> Result<Extras> {
+    let mut extras = Extras::default();
+    if server.has("functions", "create_query") {
+        let sql = "SELECT name, create_query AS create FROM system.functions WHERE create_query != ''";
+        for function in client.rows::<FunctionDef>("its functions", sql).await? {
+            put_json(sink, layout::object(layout::FUNCTIONS, &function.name)?, &function).await?;
+        }
+    }
+    if server.has_table("macros") {
+        let sql = "SELECT macro, substitution FROM system.macros";
+        let macros: Vec<serde_json::Map<String, serde_json::Value>> = client.rows("its macros", sql).await?;
+        if !macros.is_empty() {
+            put_json(sink, layout::macros()?, &macros).await?;
+        }
+    }
+    let mut seen = BTreeSet::new();
+    if let Ok(disk) = server.default_disk() {
+        for folder in [layout::ACCESS, layout::COLLECTIONS] {
+            files(sink, &disk.dir.join(folder), folder, &mut extras, &mut seen).await?;
+        }
+    }
+    let mut paths: BTreeSet<String> = settings.access_in_keeper.iter().cloned().collect();
+    if server.has_table("user_directories") {
+        elsewhere(client, &mut extras, &mut paths).await?;
+    }
+    for path in paths {
+        let missing = match keeper::entities(client, &path).await {
+            Ok(Some(entities)) => {
+                for (id, content) in entities {
+                    // What both have is the same: the numbers are random.
+                    if seen.insert(id.clone()) {
+                        sink.put_bytes(EntryMeta::record(layout::object(layout::ACCESS, &id)?), content).await?;
+                    }
+                }
+                continue;
+            }
+            Ok(None) => "where there are none".to_owned(),
+            Err(error @ crate::Error::Server { .. }) => format!("which cannot be read: {error}"),
+            Err(error) => return Err(error.into()),
+        };
+        let reason = format!("they are to be in keeper below {path}, {missing}");
+        extras.lossy.push(LossyItem::new("users and roles in keeper", reason));
+    }
+    Ok(extras)
+}
+
+/// The files `*.sql` of a folder.
+async fn files(
+    sink: &Arc<dyn BackupSink>,
+    dir: &Path,
+    folder: &str,
+    extras: &mut Extras,
+    seen: &mut BTreeSet<String>,
+) -> Result<()> {
+    let own = dir.to_owned();
+    let found = match blocking(move || read_dir(&own)).await {
+        Ok(found) => found,
+        Err(error) => {
+            let text = format!("cannot be read and is missing: {error}");
+            extras.findings.push(Finding::new(Severity::Warning, "folder-unreadable", text).about(folder));
+            return Ok(());
+        }
+    };
+    for (name, content) in found {
+        if folder == layout::ACCESS {
+            seen.insert(name.clone());
+        }
+        sink.put_bytes(EntryMeta::record(layout::object(folder, &name)?), content).await?;
+    }
+    Ok(())
+}
+
+fn read_dir(dir: &Path) -> Result<Vec<(String, Bytes)>> {
+    let failed = |error| Error::io(dir.display(), error);
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let meta = entry.metadata().map_err(failed)?;
+        if let Some(name) = name.strip_suffix(".sql").filter(|_| meta.is_file()) {
+            if meta.len() > MAX_FILE {
+                return Err(Error::environment(format!("{} has {} bytes", entry.path().display(), meta.len())));
+            }
+            found.push((name.to_owned(), std::fs::read(entry.path()).map_err(failed)?.into()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Users that are kept where no file of this machine shows them. Of those in Keeper: below which paths.
+async fn elsewhere(client: &Client, extras: &mut Extras, paths: &mut BTreeSet<String>) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Row {
+        name: String,
+        kind: String,
+        params: String,
+    }
+    let sql = "SELECT name, toString(type) AS kind, params FROM system.user_directories";
+    for row in client.rows::<Row>("its directories of users", sql).await? {
+        let reason = match row.kind.replace([' ', '_'], "").to_lowercase().as_str() {
+            "localdirectory" | "memory" => continue,
+            "usersxml" => "they are part of the server's configuration",
+            "replicated" => match keeper::path_in(&row.params) {
+                Some(path) => {
+                    paths.insert(path);
+                    continue;
+                }
+                None => "they are kept in keeper, and the server does not say where there",
+            },
+            "ldap" => "they are kept at an ldap server",
+            _ => "they are kept elsewhere",
+        };
+        extras.lossy.push(LossyItem::new(format!("users and roles of the directory {}", row.name), reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! ClickHouse engine of the backup library: parts verified byte by byte, and definitions that come back in order.
+//!
+//! A server is read where its files are: each table is frozen by the server itself, all under one name, and the parts in the snapshot are put into the
+//! repository file by file. What is known by the server's own hash of it, from whatever part, is not read again. The way back makes the tables by
+//! statements and attaches parts that have been verified, into a running server.
+//!
+//! # The rooms
+//! - [`client`]: the HTTP interface of a server.
+//! - [`ddl`]: `CREATE` statements: what they make, what they refer to, in which order they can be run.
+//! - [`engine`]: the engine and how it reads.
+//! - [`export`]: a table of a backup as a file of another format.
+//! - [`part`]: the parts of MergeTree tables: names, checksums, hashes, object disks.
+//! - [`restore`]: the way back.
+//! - [`server`]: what a server says of itself.
+
+pub mod client;
+pub mod ddl;
+pub mod engine;
+mod error;
+pub mod export;
+mod files;
+mod layout;
+pub mod part;
+pub mod restore;
+pub mod server;
+mod settings;
+
+pub use engine::{ClickHouse, ClickHouseCluster, ClusterSettings, MemberSettings};
+pub use error::{Error, Result};
+pub use restore::{OnExisting, RestoreSettings};
+pub use server::TableKey;
+pub use settings::{ClickHouseSettings, Merged};

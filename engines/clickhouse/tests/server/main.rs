@@ -1,0 +1,18 @@
+//! The engine against real servers.
+
+#![allow(clippy::unwrap_used)]
+
+mod between;
+mod cluster;
+mod conformance;
+mod damage;
+mod export;
+mod extras;
+mod harness;
+mod hostile;
+mod increments;
+mod motion;
+mod replicas;
+mod roundtrip;
+mod selection;
+mod storage;
