@@ -405,7 +405,7 @@ async fn a_dropped_backup_ends_at_the_server() {
             if row.required("n").unwrap() == "0" {
                 break;
             }
-            tokio::task::yield_now().await;
+            backup_testkit::wait::pause().await;
         }
     }
 }

@@ -84,7 +84,7 @@ pub async fn until_async<T>(timeout: Duration, mut look: impl FnMut() -> Option<
 }
 
 /// Pauses between two asynchronous questions to a server; for loops that ask over a connection.
-pub(crate) async fn pause() {
+pub async fn pause() {
     #[expect(clippy::disallowed_methods, reason = "polls a real server, which announces nothing")]
     tokio::time::sleep(PAUSE * 4).await;
 }

@@ -169,7 +169,7 @@ async fn small_backups_follow_one_another_until_they_are_ended() {
             for wanted in [1, 3] {
                 while vault.json(&["list"]).await.as_array().unwrap().len() < wanted {
                     assert!(!deadline.passed(), "there are no {wanted} backups");
-                    tokio::task::yield_now().await;
+                    backup_testkit::wait::pause().await;
                 }
                 run(&server, &["INSERT INTO shop.orders SELECT 7, 'more'", "OPTIMIZE TABLE shop.orders FINAL"]).await;
             }
@@ -308,7 +308,7 @@ async fn a_killed_restore_is_completed_by_the_same_command() {
         };
         while count().await == 0 {
             assert!(!deadline.passed(), "no part was attached");
-            tokio::task::yield_now().await;
+            backup_testkit::wait::pause().await;
         }
         kill(child);
         let some = count().await;

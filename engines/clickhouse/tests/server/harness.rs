@@ -115,7 +115,7 @@ pub(crate) async fn wait_for(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let deadline = backup_testkit::wait::Deadline::after(std::time::Duration::from_secs(60));
     while !done().await {
         assert!(!deadline.passed(), "no {what}");
-        tokio::task::yield_now().await;
+        backup_testkit::wait::pause().await;
     }
 }
 

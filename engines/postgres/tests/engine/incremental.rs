@@ -282,7 +282,7 @@ async fn a_doubt_makes_it_send_everything_and_say_why() {
     load::run(&client, &["alter system set summarize_wal = off", "select pg_reload_conf()"]).await;
     let off = async || value(&client, "current_setting('summarize_wal')").await == "off";
     while !off().await {
-        tokio::task::yield_now().await;
+        backup_testkit::wait::pause().await;
     }
     let expected = digest(&server).await;
     let backup = vault.backup(&auto(&server)).await;

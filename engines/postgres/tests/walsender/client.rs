@@ -217,7 +217,7 @@ async fn slots_are_names_that_receivers_know() {
     assert!(other.read_slot("passing").await.unwrap().is_some());
     session.close().await;
     while other.read_slot("passing").await.unwrap().is_some() {
-        tokio::task::yield_now().await;
+        backup_testkit::wait::pause().await;
     }
 }
 

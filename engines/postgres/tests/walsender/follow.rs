@@ -25,7 +25,7 @@ async fn a_standby_follows_as_segments_come() {
         client.batch_execute("select pg_switch_wal()").await.unwrap();
         let open = || async { DirectoryFeed::open(shelf.path(), &backup_core::env::Env::system()).await };
         while open().await.is_err() {
-            tokio::task::yield_now().await;
+            backup_testkit::wait::pause().await;
         }
         let feed = open().await.unwrap().interval(Duration::from_millis(20));
         assert_eq!(feed.identity().system_id, server.system_identifier().await.unwrap());

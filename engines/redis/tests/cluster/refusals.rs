@@ -78,7 +78,7 @@ async fn a_migration_by_the_servers_is_seen() {
     let deadline = backup_testkit::wait::Deadline::after(std::time::Duration::from_secs(30));
     while !run(&mut second.connect().await.unwrap(), "CLUSTER GETSLOTMIGRATIONS").await.contains("failed") {
         assert!(!deadline.passed(), "the migration does not end");
-        tokio::task::yield_now().await;
+        backup_testkit::wait::pause().await;
     }
     vault.backup(&engine).await;
 }

@@ -63,7 +63,7 @@ impl Load {
         let wanted = self.rounds.load(Ordering::Relaxed) + 5;
         while self.rounds.load(Ordering::Relaxed) < wanted {
             assert!(!self.task.is_finished(), "the load has ended");
-            tokio::task::yield_now().await;
+            backup_testkit::wait::pause().await;
         }
     }
 
@@ -172,7 +172,7 @@ async fn a_value_that_is_larger_than_a_piece_is_captured_over_an_abort_in_its_mi
     let big: Vec<u8> = (0..40_000_000_u32).map(|n| (n % 251) as u8).collect();
     client.call(&[b"SET".as_slice(), b"big", &big]).await.unwrap();
     while stored().await < before + 1_000_000 {
-        tokio::task::yield_now().await;
+        backup_testkit::wait::pause().await;
     }
     capture.abort().await;
     let capture = Capture::start(&vault, settings(&server));

@@ -205,7 +205,7 @@ impl Capture {
             }
             assert!(!self.task.is_finished(), "the capture has ended");
             assert!(!deadline.passed(), "{end} of {position:?}, found {:?}", self.found);
-            tokio::task::yield_now().await;
+            backup_testkit::wait::pause().await;
         }
     }
 
@@ -215,7 +215,7 @@ impl Capture {
         while !self.found.has(code) {
             assert!(!self.task.is_finished(), "the capture has ended");
             assert!(!deadline.passed(), "{code} is not in {:?}", self.found);
-            tokio::task::yield_now().await;
+            backup_testkit::wait::pause().await;
         }
     }
 

@@ -201,7 +201,7 @@ async fn stored(service: &ManagedService, end: &LogPosition) {
     let deadline = Deadline::after(PATIENCE);
     while stored_end(&**service.repository(), end).await < end.offset {
         assert!(!deadline.passed(), "the log is not stored up to {end}");
-        tokio::task::yield_now().await;
+        backup_testkit::wait::pause().await;
     }
 }
 

@@ -96,7 +96,7 @@ async fn the_servers_own_tool_goes_back_by_time() {
             // One second more than needed: arrival is told by a clock that was compared with the server's.
             while second(&mut there).await <= between + 1 {
                 assert!(!deadline.passed());
-                tokio::task::yield_now().await;
+                backup_testkit::wait::pause().await;
             }
             step(&mut there, 3).await;
         };

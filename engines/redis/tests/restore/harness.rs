@@ -109,7 +109,7 @@ impl Vault {
                 break;
             }
             assert!(!deadline.passed(), "the capture does not come to {end}");
-            tokio::task::yield_now().await;
+            backup_testkit::wait::pause().await;
         }
     }
 

@@ -59,22 +59,36 @@ impl RedisSentinels {
         self.nodes.iter().map(|node| node.port).collect()
     }
 
-    /// Waits until the first sentinel says that the primary listens on `port`, or on any other than that, as `wanted` decides.
+    /// Waits until all sentinels say that the primary listens on one port, which is the one that is `wanted`. One alone is not enough:
+    /// the one that leads a failover names the new primary before the others have heard of it, and when it dies at that moment, they
+    /// choose anew, and perhaps another one.
     ///
     /// # Errors
-    /// [`Error::Server`] when it does not within a minute.
+    /// [`Error::Server`] when they do not within a minute.
     pub async fn wait_primary(&self, wanted: impl Fn(u16) -> bool) -> Result<u16> {
         let deadline = wait::Deadline::after(PATIENCE);
-        let node = self.nodes.first().ok_or_else(|| Error::invalid("there is no sentinel"))?;
+        let first = self.nodes.first().ok_or_else(|| Error::invalid("there is no sentinel"))?;
         loop {
-            if let Some(port) = node.primary(&self.name).await.filter(|port| wanted(*port)) {
+            if let Some(port) = self.agreed().await.filter(|port| wanted(*port)) {
                 return Ok(port);
             }
             if deadline.passed() {
-                return Err(node.failed("names no other primary"));
+                return Err(first.failed("and the others name no other primary"));
             }
             wait::pause().await;
         }
+    }
+
+    /// The port that all of them name.
+    async fn agreed(&self) -> Option<u16> {
+        let mut agreed = None;
+        for node in &self.nodes {
+            let named = node.primary(&self.name).await?;
+            if *agreed.get_or_insert(named) != named {
+                return None;
+            }
+        }
+        agreed
     }
 
     /// Ends one of them, as `kill -9` does.
