@@ -41,6 +41,6 @@ pub use keys::{AddRecipient, ChangedKeys, EpochInfo, KeyHolder, KeyReport, LeftO
 pub use log::compact::{CompactLog, CompactedLog};
 pub use rebuild::{Rebuilt, RecoveredBackup, Skipped};
 pub use replicate::{LogLag, RegionState, Replicated};
-pub use repository::{CreateOptions, Repository};
+pub use repository::{CatalogHead, CreateOptions, Repository};
 pub use settings::RepositorySettings;
 pub use vault::{SharedKeys, Vault, VaultKeys};

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use minicbor::{Decode, Encode};
 
-use super::{Actor, BackupRecord, Condemned, KeyChange, PackMove, ServiceChange};
+use super::{Actor, BackupRecord, Condemned, DrillRecord, KeyChange, PackMove, ServiceChange};
 use crate::error::Error;
-use crate::id::{BackupId, SessionId};
+use crate::id::{BackupId, DrillId, SessionId};
 use crate::log::{LineageRecord, LogEpoch, LogPurpose};
 use crate::position::Lineage;
 
@@ -302,6 +302,29 @@ pub enum Event {
         #[n(1)]
         moves: Vec<PackMove>,
     },
+    /// A backup was restored into a scratch instance and looked at there.
+    #[n(27)]
+    Drilled {
+        /// What that has shown.
+        #[n(0)]
+        record: Box<DrillRecord>,
+    },
+    /// A drill of a service under management begins, or goes on: nobody else begins one before the time has come.
+    #[n(28)]
+    DrillBegun {
+        /// Which.
+        #[n(0)]
+        drill: DrillId,
+        /// Who does it.
+        #[n(1)]
+        by: Actor,
+        /// When, by their clock.
+        #[cbor(n(2), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+        /// From here on it counts as given up, unless something more was said.
+        #[cbor(n(3), with = "crate::cbor::timestamp")]
+        until: Timestamp,
+    },
     /// Something happened to the repository's keys.
     #[n(20)]
     Keys {
@@ -327,6 +350,8 @@ impl Event {
             | Self::HoldReleased { .. }
             | Self::CollectionWithdrawn { .. }
             | Self::BackupReinstated { .. }
+            | Self::Drilled { .. }
+            | Self::DrillBegun { .. }
             | Self::Service { .. }
             | Self::LogExpired { .. } => true,
             Self::SessionClosed { reason, .. } => *reason == CloseReason::Fenced,

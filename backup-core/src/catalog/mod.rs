@@ -6,6 +6,7 @@
 //! event again and learns from the rejection that it must not commit it.
 
 mod collect;
+mod drill;
 mod event;
 mod keys;
 mod log;
@@ -14,6 +15,7 @@ mod rejected;
 mod service;
 
 pub use collect::{Collection, Condemned, PackMove, SessionPacks};
+pub use drill::{CheckOutcome, DrillCheck, DrillOutcome, DrillRecord, DrillStep, DrillUnderWay, Drills};
 pub use event::{CloseReason, Event};
 pub use keys::{KeyChange, KeyRecipient, KeyRejected, KeyState, Wrap};
 pub use record::{BackupKind, BackupRecord, ManifestRef, PackId, Totals};
@@ -63,6 +65,7 @@ pub struct Catalog {
     service: Option<Box<ServiceState>>,
     collect: collect::State,
     keys: Arc<KeyState>,
+    drills: Arc<Drills>,
 }
 
 impl Catalog {
@@ -162,6 +165,10 @@ impl Catalog {
             Event::Service { change, lease, by, at } => {
                 service::apply(&mut self.service, (change, *lease), (by, *at), self.holds.len())?;
             }
+            Event::Drilled { record } => Arc::make_mut(&mut self.drills).end(record)?,
+            Event::DrillBegun { drill, by, at, until } => {
+                Arc::make_mut(&mut self.drills).begin(*drill, by, (*at, *until))?;
+            }
             Event::Keys { change, .. } => Arc::make_mut(&mut self.keys).apply(change)?,
         }
         Ok(())
@@ -210,6 +217,12 @@ impl Catalog {
     #[must_use]
     pub fn keys(&self) -> &KeyState {
         &self.keys
+    }
+
+    /// What drills have shown.
+    #[must_use]
+    pub fn drills(&self) -> &Drills {
+        &self.drills
     }
 
     /// What the journal tells of the log.
