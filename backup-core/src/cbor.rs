@@ -29,3 +29,38 @@ pub mod timestamp {
         Timestamp::from_microsecond(d.i64()?).map_err(DecodeError::custom)
     }
 }
+
+/// A moment or none, as null.
+pub mod optional_timestamp {
+    use jiff::Timestamp;
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+
+    /// Writes the moment, or null.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn encode<C, W: Write>(
+        value: &Option<Timestamp>,
+        e: &mut Encoder<W>,
+        cx: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        match value {
+            Some(value) => crate::cbor::timestamp::encode(value, e, cx),
+            None => e.null()?.ok(),
+        }
+    }
+
+    /// Reads a moment, or null.
+    ///
+    /// # Errors
+    /// As [`timestamp::decode`](super::timestamp::decode).
+    pub fn decode<C>(d: &mut Decoder<'_>, cx: &mut C) -> Result<Option<Timestamp>, DecodeError> {
+        if d.datatype()? == minicbor::data::Type::Null {
+            d.null()?;
+            return Ok(None);
+        }
+        crate::cbor::timestamp::decode(d, cx).map(Some)
+    }
+}

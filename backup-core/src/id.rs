@@ -151,6 +151,10 @@ ulid_id! {
     /// One attempt to write into a repository, committed or not. A ULID.
     SessionId, "session"
 }
+ulid_id! {
+    /// One restore drill. A ULID: sorts by the time at which it began.
+    DrillId, "drill"
+}
 
 #[cfg(test)]
 mod tests {

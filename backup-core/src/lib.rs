@@ -31,13 +31,14 @@ pub mod observe;
 mod position;
 pub mod repository;
 pub mod run;
+pub mod scratch;
 pub mod service;
 mod snapshot;
 mod target;
 
-pub use engine::{BackupEngine, BackupSink, BackupSinkExt, BackupSource, BackupSourceExt};
+pub use engine::{BackupEngine, BackupSink, BackupSinkExt, BackupSource, BackupSourceExt, DrillEngine};
 pub use error::{Error, ErrorKind, Result};
-pub use id::{BackupId, ServiceId, SessionId};
+pub use id::{BackupId, DrillId, ServiceId, SessionId};
 pub use member::{Group, Member, MemberName, gathered_findings};
 pub use position::{Lineage, LogPosition};
 pub use snapshot::{Consistency, Finding, LossyItem, Severity, Snapshot};

@@ -6,6 +6,7 @@
 //!
 //! - A [`Matrix`] says which [`Profile`] a service has on its plan. It is data: plans, services and tiers are added in a document.
 //! - A [`Schedule`] says when a backup is due.
+//! - A [`DrillSchedule`] says when it is to be proven again that a backup can be restored.
 //! - A [`RetentionPlan`](retention::RetentionPlan) says which backups and which log are kept, why, and until when.
 //! - A [`Lifecycle`](lifecycle::Lifecycle) says what a service that is off or deleted may still become, and when it ends.
 //! - [`forecast`](forecast::forecast) says what there will be on some day.
@@ -33,6 +34,7 @@
 //! ```
 
 mod age;
+mod drill;
 mod error;
 pub mod forecast;
 pub mod lifecycle;
@@ -44,6 +46,7 @@ mod schedule;
 use jiff::SignedDuration;
 
 pub use age::Age;
+pub use drill::{DrillHistory, DrillSchedule};
 pub use error::{Error, Result};
 pub use matrix::{Matrix, MatrixDocument, Offer, OfferDocument, OffersDocument, Plan, ServiceKind};
 pub use profile::{Cadence, Period, Profile, ProfileBuilder, ProfileDocument, Rights, Tier, TierDocument};

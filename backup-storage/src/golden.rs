@@ -6,16 +6,16 @@
 use std::path::PathBuf;
 
 use backup_core::catalog::{
-    Actor, BackupRecord, Catalog, Condemned, Event, KeyChange, ManifestRef, Origin, PackDamage, PackId, PackMove,
-    RestorePurpose, Role as ActorRole, RunPurpose, ServiceChange, ServiceSpec, SessionPacks, Totals, Verification,
-    VerifyPass, VerifyPlace, Wrap,
+    Actor, BackupRecord, Catalog, Condemned, DrillCheck, DrillOutcome, DrillRecord, DrillStep, Event, KeyChange,
+    ManifestRef, Origin, PackDamage, PackId, PackMove, RestorePurpose, Role as ActorRole, RunPurpose, ServiceChange,
+    ServiceSpec, SessionPacks, Totals, Verification, VerifyPass, VerifyPlace, Wrap,
 };
 use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
 use backup_core::env::Env;
 use backup_core::log::{AsOf, LineageRecord, LogEpoch, LogIndex, LogPurpose, NamedPoint, Notation, Note, TimeSample};
 use backup_core::{
-    BackupId, Consistency, Finding, Group, Lineage, LogPosition, LossyItem, Member, MemberName, ServiceId, SessionId,
-    Severity, Snapshot,
+    BackupId, Consistency, DrillId, Finding, Group, Lineage, LogPosition, LossyItem, Member, MemberName, ServiceId,
+    SessionId, Severity, Snapshot,
 };
 use backup_crypto::{EpochId, ObjectKind, RepositoryId, Suite};
 
@@ -276,6 +276,37 @@ fn journal_events_of_damage() {
     let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
         Entry { number: 5, previous: [3; 32], nonce: [4; 16], at, genesis: None, events };
     check("journal-entry-damage.hex", &entry);
+}
+
+#[test]
+fn journal_events_of_drills() {
+    let at = Env::seeded(0).now();
+    let by = Actor::new(ActorRole::Platform, "runner");
+    let drill = DrillId::from_bytes([0x33; 16]);
+    let mut record = DrillRecord::new(drill, ("postgres", "latest"), backup(), at, by.clone());
+    let unreached = record.clone();
+    record.position = Some(LogPosition::new(Lineage::new("1"), 7, "0/7"));
+    record.time = Some(at);
+    record.steps = vec![DrillStep::new("restore", 1_200), DrillStep::new("start", 3)];
+    record.restored_bytes = 70_000;
+    record.checks = vec![
+        DrillCheck::passed("tables").counted("rows", 9).counted("bytes", 300).with_digest("00ff"),
+        DrillCheck::passed("page-checksums").failed("block 7"),
+        DrillCheck::skipped("amcheck", "the server has none"),
+    ];
+    record.findings = vec![Finding::new(Severity::Blocker, "page-checksum", "block 7").about("shop.public.orders")];
+    record.outcome = DrillOutcome::Damaged;
+    record.problem = Some("block 7".to_owned());
+    record.program = "backup 1".to_owned();
+    record.server = Some("postgres 17.6".to_owned());
+    let events = vec![
+        Event::DrillBegun { drill, by, at, until: at },
+        Event::Drilled { record: Box::new(record) },
+        Event::Drilled { record: Box::new(unreached) },
+    ];
+    let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
+        Entry { number: 5, previous: [3; 32], nonce: [4; 16], at, genesis: None, events };
+    check("journal-entry-drills.hex", &entry);
 }
 
 #[test]

@@ -43,6 +43,6 @@ pub use log::compact::{CompactLog, CompactedLog};
 pub use rebuild::{Rebuilt, RecoveredBackup, Skipped};
 pub use repair::{LeftDamaged, Repaired};
 pub use replicate::{LogLag, RegionState, Replicated};
-pub use repository::{CreateOptions, Repository};
+pub use repository::{CatalogHead, CreateOptions, Repository};
 pub use settings::RepositorySettings;
 pub use vault::{SharedKeys, Vault, VaultKeys};

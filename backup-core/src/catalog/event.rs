@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use minicbor::{Decode, Encode};
 
-use super::{Actor, BackupRecord, Condemned, KeyChange, PackDamage, PackId, PackMove, ServiceChange, Verification};
+use super::{
+    Actor, BackupRecord, Condemned, DrillRecord, KeyChange, PackDamage, PackId, PackMove, ServiceChange, Verification,
+};
 use crate::error::Error;
-use crate::id::{BackupId, SessionId};
+use crate::id::{BackupId, DrillId, SessionId};
 use crate::log::{LineageRecord, LogEpoch, LogPurpose};
 use crate::position::Lineage;
 
@@ -302,6 +304,29 @@ pub enum Event {
         #[n(1)]
         moves: Vec<PackMove>,
     },
+    /// A backup was restored into a scratch instance and looked at there.
+    #[n(27)]
+    Drilled {
+        /// What that has shown.
+        #[n(0)]
+        record: Box<DrillRecord>,
+    },
+    /// A drill of a service under management begins, or goes on: nobody else begins one before the time has come.
+    #[n(28)]
+    DrillBegun {
+        /// Which.
+        #[n(0)]
+        drill: DrillId,
+        /// Who does it.
+        #[n(1)]
+        by: Actor,
+        /// When, by their clock.
+        #[cbor(n(2), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+        /// From here on it counts as given up, unless something more was said.
+        #[cbor(n(3), with = "crate::cbor::timestamp")]
+        until: Timestamp,
+    },
     /// Packs were found missing or damaged. No backup builds on those that are harmed by it any more.
     #[n(29)]
     PacksDamaged {
@@ -360,6 +385,8 @@ impl Event {
             | Self::HoldReleased { .. }
             | Self::CollectionWithdrawn { .. }
             | Self::BackupReinstated { .. }
+            | Self::Drilled { .. }
+            | Self::DrillBegun { .. }
             | Self::Service { .. }
             | Self::LogExpired { .. } => true,
             Self::SessionClosed { reason, .. } => *reason == CloseReason::Fenced,

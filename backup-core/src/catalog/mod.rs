@@ -7,6 +7,7 @@
 
 mod collect;
 mod damage;
+mod drill;
 mod event;
 mod keys;
 mod log;
@@ -16,6 +17,7 @@ mod service;
 
 pub use collect::{Collection, Condemned, PackMove, SessionPacks};
 pub use damage::{Harm, PackDamage, Verification, VerifyPass, VerifyPlace};
+pub use drill::{CheckOutcome, DrillCheck, DrillOutcome, DrillRecord, DrillStep, DrillUnderWay, Drills};
 pub use event::{CloseReason, Event};
 pub use keys::{KeyChange, KeyRecipient, KeyRejected, KeyState, Wrap};
 pub use record::{BackupKind, BackupRecord, ManifestRef, PackId, Totals};
@@ -68,6 +70,7 @@ pub struct Catalog {
     collect: collect::State,
     damage: damage::State,
     keys: Arc<KeyState>,
+    drills: Arc<Drills>,
 }
 
 impl Catalog {
@@ -182,6 +185,10 @@ impl Catalog {
             Event::Service { change, lease, by, at } => {
                 service::apply(&mut self.service, (change, *lease), (by, *at), self.holds.len())?;
             }
+            Event::Drilled { record } => Arc::make_mut(&mut self.drills).end(record)?,
+            Event::DrillBegun { drill, by, at, until } => {
+                Arc::make_mut(&mut self.drills).begin(*drill, by, (*at, *until))?;
+            }
             Event::Keys { change, .. } => Arc::make_mut(&mut self.keys).apply(change)?,
         }
         Ok(())
@@ -230,6 +237,12 @@ impl Catalog {
     #[must_use]
     pub fn keys(&self) -> &KeyState {
         &self.keys
+    }
+
+    /// What drills have shown.
+    #[must_use]
+    pub fn drills(&self) -> &Drills {
+        &self.drills
     }
 
     /// What the journal tells of the log.

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{KeyRejected, ServiceRejected};
+use super::{Actor, KeyRejected, ServiceRejected};
 use crate::error::{Error, ErrorKind};
-use crate::id::{BackupId, SessionId};
+use crate::id::{BackupId, DrillId, SessionId};
 use crate::log::LogEpoch;
 use crate::position::Lineage;
 
@@ -39,6 +39,17 @@ pub enum Rejected {
         backup: BackupId,
         /// The session.
         session: SessionId,
+    },
+    /// A drill is over: its record was written.
+    #[error("drill {0} is over")]
+    DrillOver(DrillId),
+    /// Another drill is under way.
+    #[error("{by} does a drill until {until}")]
+    DrillUnderWay {
+        /// Who.
+        by: Actor,
+        /// Until when, if it gives no sign of life.
+        until: Timestamp,
     },
     /// A log writer was opened by somebody else in the meantime.
     #[error("log writer {0} was opened in the meantime")]

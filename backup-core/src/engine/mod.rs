@@ -4,6 +4,7 @@
 //! [source](BackupSource) and returns facts.
 
 mod context;
+mod drill;
 mod log;
 pub mod members;
 mod patch;
@@ -11,6 +12,7 @@ mod sink;
 mod source;
 
 pub use context::{BackupContext, CheckContext, RestoreContext, Work};
+pub use drill::{DrillEngine, Examined, Reached, ScratchInstance};
 pub(crate) use log::no_position;
 pub use log::{Imported, LogContext, LogEngine, LogOptions, LogSink, LogSource, RestoreLog, StatedPosition};
 pub use patch::Patch;

@@ -3,6 +3,7 @@
 mod backup;
 mod capture;
 mod choose;
+mod drill;
 mod expire;
 mod reading;
 mod reinstate;
@@ -11,6 +12,7 @@ mod windows;
 
 pub use backup::{BackupOptions, backup};
 pub use capture::{capture, import};
+pub use drill::{DrillOptions, DrillTarget, drill};
 pub use expire::{Expired, Retention, expire, plan_expiry};
 pub(crate) use expire::{expiring, stored_log};
 pub use reading::while_reading;

@@ -39,6 +39,13 @@ impl RestorePlan {
         self.log.as_ref()
     }
 
+    /// What an engine is given to do it.
+    pub(super) fn context(&self, work: &Work) -> RestoreContext {
+        RestoreContext::new(work.clone(), Arc::clone(&self.source), self.target.clone())
+            .with_selector(self.selector.clone())
+            .with_log(self.log.clone())
+    }
+
     /// Why the restore would be refused.
     pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|f| f.severity == Severity::Blocker)
@@ -102,10 +109,7 @@ pub async fn restore(engine: &dyn BackupEngine, plan: &RestorePlan, work: &Work)
     if let Some(blocker) = plan.blockers().next() {
         return Err(blocker.refusal(format_args!("restore into {engine}")));
     }
-    let cx = RestoreContext::new(work.clone(), Arc::clone(&plan.source), plan.target.clone())
-        .with_selector(plan.selector.clone())
-        .with_log(plan.log.clone());
-    work.run(engine.restore(&cx)).await
+    work.run(engine.restore(&plan.context(work))).await
 }
 
 /// Lets the engine check the stored backup `backup`, offline.

@@ -96,6 +96,8 @@ struct Roll {
     /// What is left of services whose purge has begun, by location.
     remains: BTreeMap<ServiceId, String>,
     looked: Option<Timestamp>,
+    /// Drills that were done and that no tick has told of yet.
+    drilled: Vec<(ServiceId, Done)>,
 }
 
 /// Many services on one platform, run by this process and maybe by others.
@@ -342,8 +344,43 @@ impl Fleet {
         while let Some((service, outcome)) = ticks.next().await {
             self.note(&service, outcome, now, &mut tick)?;
         }
+        tick.done.extend(self.drilled().done);
         tick.next = self.next();
         Ok(tick)
+    }
+
+    /// The drills that were done and that no tick has told of yet, as a tick that has done them.
+    #[must_use]
+    pub fn drilled(&self) -> FleetTick {
+        let drilled = std::mem::take(&mut self.roll.lock().drilled);
+        let done = drilled.into_iter().map(|(service, done)| (service, vec![done])).collect();
+        FleetTick { done, next: self.next(), ..FleetTick::default() }
+    }
+
+    /// Does one drill that is due, as of the last tick: the one that has waited longest. Returns whether there was one to be tried; what came of it is
+    /// told by the next tick.
+    ///
+    /// [`Fleet::run`] calls it, one after the other; whoever has a loop of ticks of their own does the same, beside the ticks.
+    ///
+    /// # Cancel safety
+    /// As [`ManagedService::drill_if_due`].
+    ///
+    /// # Errors
+    /// As [`ManagedService::drill_if_due`].
+    pub async fn drill(&self, work: &Work) -> Result<bool> {
+        let wanted = {
+            let roll = self.roll.lock();
+            let due = roll.services.values().filter_map(|known| {
+                let since = known.service.wants_drill()?;
+                Some((since, known.service.id().clone(), known.service.clone()))
+            });
+            due.min_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)))
+        };
+        let Some((_, id, service)) = wanted else { return Ok(false) };
+        let done = service.drill_if_due(work).await?;
+        let tried = done.is_some();
+        self.roll.lock().drilled.extend(done.map(|done| (id, done)));
+        Ok(tried)
     }
 
     /// Notes what became of a service and when to look at it again.

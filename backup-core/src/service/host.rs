@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::DrillPlace;
 use crate::catalog::ServiceSpec;
 use crate::engine::BackupEngine;
 use crate::error::Result;
@@ -68,4 +69,13 @@ pub trait ServiceHost: Debug + Send + Sync + 'static {
     /// # Errors
     /// When something of it is still there.
     async fn discard(&self, service: &ServiceId, spec: &ServiceSpec) -> Result<()>;
+
+    /// Where its backups may be proven by restoring them. None, unless the host says otherwise: then drills are left to other runners. A place that
+    /// has no account in common with the deployment, and a disk of its own, is the best one.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    async fn drill_place(&self, _service: &ServiceId, _spec: &ServiceSpec) -> Result<Option<DrillPlace>> {
+        Ok(None)
+    }
 }

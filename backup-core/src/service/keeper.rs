@@ -1,7 +1,8 @@
 //! The loop of a runner: ticks, and beside them the captures of all services whose log is to be followed.
 //!
 //! A tick decides and ends; a capture goes on for as long as its service runs. So ticks say what should be followed and stay a function of
-//! catalog and clock, and the tasks that follow belong to this loop: one for each service, started and cancelled as the ticks say.
+//! catalog and clock, and the tasks that follow belong to this loop: one for each service, started and cancelled as the ticks say. Drills are done beside
+//! both, one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -37,7 +38,7 @@ impl Fleet {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn run_with(&self, work: &Work, seen: impl FnMut(&FleetTick) + Send) -> Result<()> {
-        futures::join!(self.keep_ticking(work, seen), self.keep_captures(work));
+        futures::join!(self.keep_ticking(work, seen), self.keep_captures(work), self.keep_drilling(work));
         Ok(())
     }
 
@@ -60,6 +61,24 @@ impl Fleet {
             let waited = work.cancel().run_until_cancelled(self.platform().env().clock().sleep(pause)).await;
             if waited.is_none() {
                 return;
+            }
+        }
+    }
+
+    /// One drill at a time, and none of them holds up a tick.
+    async fn keep_drilling(&self, work: &Work) {
+        loop {
+            match self.drill(work).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::Cancelled => return,
+                Err(error) => tracing::warn!(%error, "a drill could not be begun"),
+            }
+            tokio::select! {
+                () = self.platform().changed_drills().notified() => {}
+                // Pauses of drills that could not be done end by the clock.
+                () = self.platform().env().clock().sleep(PULSE) => {}
+                () = work.cancel().cancelled() => return,
             }
         }
     }

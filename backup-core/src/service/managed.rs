@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
 use super::capture::Following;
+use super::drill::Drilling;
 use super::lease::Held;
 use super::platform::{Platform, backup_time};
 use super::role::Action;
@@ -43,6 +44,8 @@ pub struct ManagedService {
     pub(super) woken: Arc<AtomicBool>,
     /// When people are told again of what they could not be told of, and after how many attempts.
     pub(super) silence: Arc<Mutex<(u32, Option<Timestamp>)>>,
+    /// Whether its backups are to be proven.
+    pub(super) drilling: Arc<Mutex<Drilling>>,
 }
 
 impl ManagedService {
@@ -57,6 +60,7 @@ impl ManagedService {
             following: Arc::default(),
             woken: Arc::default(),
             silence: Arc::default(),
+            drilling: Arc::default(),
         }
     }
 
@@ -319,6 +323,7 @@ pub(super) fn explained(error: Error) -> Error {
             | ServiceRejected::BeingRead { .. }
             | ServiceRejected::RunUnderWay(_),
         ))
+        | Some(Rejected::DrillUnderWay { .. } | Rejected::DrillOver(_))
         | None => error,
         Some(rejected) => Error::invalid(rejected.to_string()),
     }

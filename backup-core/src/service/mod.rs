@@ -12,6 +12,7 @@
 //! What is due when, and what is kept why, is decided by `backup-policy`; the machines are the embedder's ([`ServiceHost`]).
 
 mod capture;
+mod drill;
 mod facts;
 mod fleet;
 mod fork;
@@ -29,6 +30,7 @@ mod tick;
 #[cfg(feature = "webhook")]
 mod webhook;
 
+pub use drill::{DrillPlace, DrillStatus};
 pub use fleet::{Fleet, FleetTick, NewService};
 pub use fork::{ForkTarget, NewFork};
 pub use host::{ServiceHost, Stopped};

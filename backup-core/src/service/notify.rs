@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::catalog::Audited;
+use crate::catalog::{Audited, DrillRecord};
 use crate::error::Result;
 use crate::id::ServiceId;
 
@@ -25,6 +25,11 @@ pub enum Notice {
     },
     /// A change that was committed.
     Changed(Box<Audited>),
+    /// A drill has not passed: a backup may not be what it should be.
+    DrillFailed {
+        /// What it has shown.
+        record: Box<DrillRecord>,
+    },
     /// Something went wrong and is tried again.
     Trouble {
         /// For people.
@@ -53,6 +58,10 @@ impl Notifier for LogNotifier {
             Notice::Deadline { name, at, text } => tracing::warn!(%service, deadline = name, %at, "{text}"),
             Notice::Changed(audited) => {
                 tracing::info!(%service, by = %audited.by, at = %audited.at, change = ?audited.change, "changed");
+            }
+            Notice::DrillFailed { record } => {
+                let problem = record.problem.as_deref().unwrap_or_default();
+                tracing::error!(%service, drill = %record.id, backup = %record.backup, problem, "a drill has failed");
             }
             Notice::Trouble { text } => tracing::warn!(%service, "{text}"),
         }

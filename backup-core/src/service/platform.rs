@@ -29,6 +29,8 @@ pub struct Platform {
     log: LogOptions,
     /// Which logs are to be followed has changed.
     changed: Arc<Notify>,
+    /// Which services are to be proven has changed.
+    changed_drills: Arc<Notify>,
 }
 
 impl Platform {
@@ -46,6 +48,7 @@ impl Platform {
             lease: Duration::from_secs(300),
             log: LogOptions::default(),
             changed: Arc::default(),
+            changed_drills: Arc::default(),
         }
     }
 
@@ -131,6 +134,10 @@ impl Platform {
 
     pub(super) fn changed(&self) -> &Arc<Notify> {
         &self.changed
+    }
+
+    pub(super) fn changed_drills(&self) -> &Arc<Notify> {
+        &self.changed_drills
     }
 
     /// As whom this process acts by itself.

@@ -19,6 +19,8 @@ pub enum Action {
     Configure,
     /// Take a backup outside of the schedule.
     BackUp,
+    /// Have a backup proven outside of the schedule.
+    Drill,
     /// Turn it off or on.
     Power,
     /// Restore it onto a new node because the old one is lost.
@@ -37,12 +39,13 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Create,
         Self::Adopt,
         Self::View,
         Self::Configure,
         Self::BackUp,
+        Self::Drill,
         Self::Power,
         Self::Repair,
         Self::Fork,
@@ -60,7 +63,8 @@ impl Action {
         match self {
             Self::View => true,
             Self::Create | Self::Configure | Self::BackUp | Self::Power | Self::Fork | Self::Delete => true,
-            Self::Adopt | Self::Hold | Self::Repair => role != Role::Owner,
+            // It takes machines of the platform for as long as a restore.
+            Self::Adopt | Self::Drill | Self::Hold | Self::Repair => role != Role::Owner,
             Self::Recover => role == Role::Operator,
             Self::Run => role == Role::Platform,
         }
@@ -88,6 +92,7 @@ impl fmt::Display for Action {
             Self::View => "view a service",
             Self::Configure => "configure a service",
             Self::BackUp => "ask for a backup",
+            Self::Drill => "ask for a drill",
             Self::Power => "power a service off or on",
             Self::Repair => "restore a service onto a new node",
             Self::Fork => "fork a service",
@@ -116,6 +121,7 @@ mod tests {
                 A::View,
                 A::Configure,
                 A::BackUp,
+                A::Drill,
                 A::Power,
                 A::Repair,
                 A::Fork,

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::drill::DrillStatus;
 use super::managed::{ManagedService, state_of};
 use super::role::Action;
 use crate::catalog::{Actor, Audited, BackupKind, FinishedRun, Lease, Run, ServiceSpec, Stage};
@@ -42,6 +43,8 @@ pub struct ServiceStatus {
     pub backups: usize,
     /// The newest one, and when it was complete.
     pub newest: Option<(BackupId, Timestamp)>,
+    /// When they were last proven.
+    pub drills: DrillStatus,
 }
 
 /// Why a backup stays.
@@ -107,6 +110,7 @@ impl ManagedService {
             next_backup: if service.stage == Stage::Running { self.due(service, &catalog, now)?.0 } else { None },
             backups: catalog.backups().count(),
             newest,
+            drills: self.drills(service, &catalog, now)?,
         })
     }
 

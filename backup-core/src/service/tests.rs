@@ -3,6 +3,7 @@
 
 mod capture;
 mod crash;
+mod drills;
 mod life;
 mod reading;
 mod simulated;

@@ -12,7 +12,9 @@ use super::lease::{self, Held};
 use super::managed::{ManagedService, state_of};
 use super::power::FORK_HOLD;
 use super::{Notice, Regions};
-use crate::catalog::{Actor, Catalog, Event, Lease, RestorePurpose, RunPurpose, ServiceChange, ServiceState, Stage};
+use crate::catalog::{
+    Actor, Catalog, DrillRecord, Event, Lease, RestorePurpose, RunPurpose, ServiceChange, ServiceState, Stage,
+};
 use crate::engine::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupId, ServiceId};
@@ -61,6 +63,11 @@ pub enum Done {
         /// Objects that were deleted.
         deleted: u64,
     },
+    /// A backup was restored for proof. Whether that has passed is in the record.
+    Drilled {
+        /// What it has shown.
+        record: Box<DrillRecord>,
+    },
     /// A power-off that was interrupted was finished.
     PoweredOff,
     /// A restore that was asked for or interrupted was finished, from this backup.
@@ -101,6 +108,8 @@ pub struct Ticked {
     pub busy: Option<Lease>,
     /// Whether the log is to be followed, if the engine has one: then [`ManagedService::capture`] should be under way somewhere.
     pub capture: bool,
+    /// Since when a drill is due: then [`ManagedService::drill_if_due`] should be called, beside the ticks.
+    pub drill: Option<Timestamp>,
     /// When something is due next, as far as is known now. None when nothing will ever be.
     pub next: Option<Timestamp>,
 }
@@ -123,6 +132,8 @@ impl ManagedService {
         let now = self.platform.env().now();
         self.note_following(state_of(&catalog)?);
         ticked.capture = state_of(&catalog)?.is_followed();
+        self.note_drill(&catalog, now)?;
+        ticked.drill = self.wants_drill();
         if lease::is_busy(&catalog, now) {
             ticked.busy = state_of(&catalog)?.lease.clone();
             ticked.next = ticked.busy.as_ref().map(|lease| lease.until);
@@ -167,6 +178,8 @@ impl ManagedService {
         self.note_asked(&catalog, now)?;
         self.note_following(state_of(&catalog)?);
         ticked.capture = state_of(&catalog)?.is_followed();
+        self.note_drill(&catalog, now)?;
+        ticked.drill = self.wants_drill();
         if matches!(state_of(&catalog)?.stage, Stage::Purging { .. }) {
             let destroyed = self.destroy(work).await?;
             ticked.done.push(Done::Purged { destroyed });

@@ -11,7 +11,8 @@ pub(super) fn matrix() -> Matrix {
     let plans = [Plan::HOBBYIST, Plan::STARTUP, Plan::BUSINESS, Plan::PREMIUM];
     let mut matrix = Matrix::new(plans.clone());
     for (kind, offers) in rows() {
-        matrix.set_row(kind, plans.iter().cloned().zip(offers));
+        let offers = plans.iter().zip(offers).map(|(plan, offer)| (plan.clone(), with_drills(plan, offer)));
+        matrix.set_row(kind, offers);
     }
     matrix
 }
@@ -40,6 +41,15 @@ fn rows() -> Vec<(ServiceKind, [Offer; 4])> {
         (ServiceKind::CLICKHOUSE, [2, 2, 14, 30].map(|days| every(24, Age::days(days)))),
         (ServiceKind::KAFKA_CONFIG, [(); 4].map(|()| kafka_config())),
     ]
+}
+
+/// Whatever is backed up is restored once a month for proof, of those who pay for most once a week.
+fn with_drills(plan: &Plan, offer: Offer) -> Offer {
+    let hours = if *plan == Plan::PREMIUM { 7 * 24 } else { 30 * 24 };
+    match offer {
+        Offer::Backups(profile) => Offer::Backups(Profile { drills: Some(Cadence::hours(hours)), ..profile }),
+        other => other,
+    }
 }
 
 /// "One backup, disaster recovery only": the newest one, whoever asked for it, and for the platform alone.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Period, Profile, ProfileBuilder, Rights, Tier};
+use super::{Cadence, Period, Profile, ProfileBuilder, Rights, Tier};
 use crate::age::Age;
 use crate::error::{Error, Result};
 
@@ -29,6 +29,9 @@ pub struct ProfileDocument {
     /// Whether backups cannot be turned off.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub always_on: bool,
+    /// How often it is proven that a backup can be restored: `every 30d`. Only when somebody asks, when it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drills: Option<String>,
 }
 
 /// A [`Tier`] as it stands in a document.
@@ -94,6 +97,9 @@ impl TryFrom<ProfileDocument> for Profile {
         if document.always_on {
             builder = builder.always_on();
         }
+        if let Some(drills) = document.drills {
+            builder = builder.drills(drills.parse::<Cadence>().map_err(|error| error.renamed("drills"))?);
+        }
         builder.build()
     }
 }
@@ -110,6 +116,7 @@ impl From<Profile> for ProfileDocument {
             pitr: profile.pitr.map(|age| age.to_string()),
             users_may: may.into_iter().filter(|(_, may)| *may).map(|(name, _)| name.to_owned()).collect(),
             always_on: profile.always_on,
+            drills: profile.drills.map(|cadence| cadence.to_string()),
         }
     }
 }

@@ -50,6 +50,7 @@ pub struct Profile {
     pub(crate) pitr: Option<Age>,
     pub(crate) rights: Rights,
     pub(crate) always_on: bool,
+    pub(crate) drills: Option<Cadence>,
 }
 
 impl Profile {
@@ -72,6 +73,7 @@ impl Profile {
             pitr: None,
             rights: Rights::ALL,
             always_on: false,
+            drills: None,
         }
     }
 
@@ -115,6 +117,12 @@ impl Profile {
     #[must_use]
     pub fn always_on(&self) -> bool {
         self.always_on
+    }
+
+    /// How often it is proven that a backup can be restored, by restoring one. None: only when somebody asks.
+    #[must_use]
+    pub fn drills(&self) -> Option<&Cadence> {
+        self.drills.as_ref()
     }
 
     /// Whether it is what it must be; places are those of a [`ProfileDocument`].
@@ -187,6 +195,12 @@ impl ProfileBuilder {
     /// Sets what users may do.
     pub fn rights(mut self, rights: Rights) -> Self {
         self.0.rights = rights;
+        self
+    }
+
+    /// Proves by `cadence` that a backup can be restored.
+    pub fn drills(mut self, cadence: Cadence) -> Self {
+        self.0.drills = Some(cadence);
         self
     }
 

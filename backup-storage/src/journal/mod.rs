@@ -177,6 +177,16 @@ impl<F: Fold> Journal<F> {
         Ok((head.generation, Arc::clone(&head.state)))
     }
 
+    /// The last entry, and which it is.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub(crate) async fn place(&self) -> Result<Place> {
+        let mut head = self.head.lock().await;
+        let Head { generation, number, digest, .. } = *self.catch_up(&mut head).await?;
+        Ok(Place { generation, number, digest })
+    }
+
     /// Commits `events`, all or none.
     ///
     /// # Cancel safety

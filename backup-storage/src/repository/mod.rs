@@ -20,7 +20,7 @@ use futures::TryStreamExt;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::fetch::{PackCache, Places};
-use crate::journal::{Due, EpochRecord, FORMAT, Genesis, Journal, PlainObject};
+use crate::journal::{Due, EpochRecord, FORMAT, Genesis, Journal, Place, PlainObject};
 use crate::keyring::Keyring;
 use crate::keys::{KeyHolder, Unlock, Unlocker, succession};
 use crate::layout;
@@ -70,7 +70,29 @@ pub struct Repository {
     log_cache: Arc<LogCache>,
 }
 
+/// The last entry of a catalog, which chains all before it: whoever keeps this can tell later whether the history that a store shows is the same one, or
+/// one that goes on from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CatalogHead {
+    /// The generation: one more for each time that the catalog was rebuilt.
+    pub generation: u32,
+    /// The number of the entry.
+    pub number: u64,
+    /// BLAKE3 of the entry as it is stored.
+    pub digest: [u8; 32],
+}
+
 impl Repository {
+    /// The last entry of the catalog as of now.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::error::ErrorKind::Unavailable) or [`Damaged`](crate::error::ErrorKind::Damaged).
+    pub async fn head(&self) -> Result<CatalogHead> {
+        let Place { generation, number, digest } = self.journal.place().await?;
+        Ok(CatalogHead { generation, number, digest })
+    }
+
     /// Creates the repository of `service` below `vault`. Its keys can be opened by each of `recipients`.
     ///
     /// The store is probed first: one that ignores create-only puts is refused.

@@ -17,7 +17,7 @@
 //! this crate has not been proven with is refused before anything is read.
 //!
 //! # The rooms
-//! - [`PostgresEngine`] and [`PostgresSettings`]: the engine and what it is told.
+//! - [`PostgresEngine`] and [`PostgresSettings`]: the engine and what it is told; [`PostgresDrill`]: its backups proven in a scratch instance.
 //! - [`conn`]: where a server is and who we are, in libpq's words: connection strings, environment, password file.
 //! - [`wire`]: a session: simple queries, replication commands, slots, COPY in all directions; TLS and SCRAM.
 //! - [`basebackup`]: `BASE_BACKUP` as one stream of events for every version.
@@ -100,7 +100,10 @@ pub mod wal;
 pub mod walsender;
 pub mod wire;
 
-pub use engine::{ChangeTracking, Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction};
+pub use engine::{
+    ChangeTracking, Checkpoint, LogSlot, Method, PostgresDrill, PostgresDrillSettings, PostgresEngine,
+    PostgresSettings, Replay, TargetAction,
+};
 pub use error::{Error, Result, ServerError};
 pub use lsn::{Lsn, TimelineId};
 pub use version::ServerVersion;

@@ -39,6 +39,6 @@ pub mod rdb;
 pub mod restore;
 pub mod stream;
 
-pub use engine::{Method, Persistence, RedisCluster, RedisEngine, RedisSettings};
+pub use engine::{Method, Persistence, RedisCluster, RedisDrill, RedisDrillSettings, RedisEngine, RedisSettings};
 pub use error::{Error, Result};
 pub use restore::RestoreSettings;

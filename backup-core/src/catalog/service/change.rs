@@ -73,7 +73,7 @@ pub struct Origin {
     #[n(2)]
     pub backup: BackupId,
     /// The moment that it reaches; the end of the backup when there is none.
-    #[cbor(n(3), with = "optional_timestamp")]
+    #[cbor(n(3), with = "crate::cbor::optional_timestamp")]
     pub time: Option<Timestamp>,
     /// It reaches the newest state that is stored.
     #[n(4)]
@@ -428,32 +428,5 @@ impl ServiceChange {
             Self::ReaderSeen { .. } | Self::ReaderLeft { .. } => "be read",
             Self::Told { .. } => "be told of",
         }
-    }
-}
-
-/// A moment or none, as null.
-mod optional_timestamp {
-    use jiff::Timestamp;
-    use minicbor::decode::Error as DecodeError;
-    use minicbor::encode::{Error as EncodeError, Write};
-    use minicbor::{Decoder, Encoder};
-
-    pub(super) fn encode<C, W: Write>(
-        value: &Option<Timestamp>,
-        e: &mut Encoder<W>,
-        cx: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        match value {
-            Some(value) => crate::cbor::timestamp::encode(value, e, cx),
-            None => e.null()?.ok(),
-        }
-    }
-
-    pub(super) fn decode<C>(d: &mut Decoder<'_>, cx: &mut C) -> Result<Option<Timestamp>, DecodeError> {
-        if d.datatype()? == minicbor::data::Type::Null {
-            d.null()?;
-            return Ok(None);
-        }
-        crate::cbor::timestamp::decode(d, cx).map(Some)
     }
 }

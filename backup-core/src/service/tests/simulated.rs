@@ -27,7 +27,7 @@ use crate::repository::{
 };
 use crate::run::tests::lines::Lines;
 use crate::run::tests::path;
-use crate::service::{Fleet, Notice, Notifier, Platform, Regions, ServiceHost, Stopped};
+use crate::service::{DrillPlace, Fleet, Notice, Notifier, Platform, Regions, ServiceHost, Stopped};
 use crate::snapshot::{Consistency, Finding, Snapshot};
 
 /// 2026-11-01T00:00:00Z.
@@ -138,6 +138,8 @@ pub(super) struct Machines {
     pub(super) crash: Arc<Crash>,
     /// Whether backups fail because machines cannot be reached.
     pub(super) unreachable: AtomicBool,
+    /// Where backups are proven, if anywhere.
+    pub(super) drills: Mutex<Option<DrillPlace>>,
     provisioned: AtomicUsize,
 }
 
@@ -265,12 +267,22 @@ impl ServiceHost for Machines {
         Ok(stopped)
     }
 
+    async fn drill_place(&self, _: &ServiceId, _: &ServiceSpec) -> Result<Option<DrillPlace>> {
+        Ok(self.drills.lock().clone())
+    }
+
     async fn discard(&self, service: &ServiceId, _: &ServiceSpec) -> Result<()> {
         self.crash.point().await;
         self.machines.lock().remove(service);
         self.crash.point().await;
         Ok(())
     }
+}
+
+/// The engine of a page that belongs to nobody.
+pub(super) fn loose_page(text: Arc<Mutex<String>>) -> Page {
+    let descriptor = EngineDescriptor::new("page", "Page", Consistency::PointInTime, "nothing");
+    Page { descriptor, source: "scratch".to_owned(), text }
 }
 
 fn page(service: &ServiceId, text: &Arc<Mutex<String>>) -> Arc<dyn BackupEngine> {

@@ -3,6 +3,7 @@
 mod assess;
 mod changed;
 mod check;
+mod drill;
 mod ending;
 mod facts;
 mod feed;
@@ -29,6 +30,7 @@ mod target;
 mod waldir;
 mod walk;
 
+pub use drill::{PostgresDrill, PostgresDrillSettings};
 pub(crate) use probe::connection;
 pub use settings::{ChangeTracking, Checkpoint, LogSlot, Method, PostgresSettings, Replay, TargetAction};
 

@@ -32,8 +32,8 @@ use super::{assess, ending, pages, replay, stop};
 use crate::control::ControlFile;
 
 const CONTROL: &str = "global/pg_control";
-const AUTO_CONF: &str = "postgresql.auto.conf";
-const SIGNAL: &str = "standby.signal";
+pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
+pub(super) const SIGNAL: &str = "standby.signal";
 /// What a restore adds to `postgresql.auto.conf`.
 const INCLUDE: [&str; 2] = [
     "# recovery settings of a restore; the server removes the file when recovery has ended",
@@ -273,7 +273,7 @@ impl Order {
 }
 
 /// `postgresql.auto.conf` with the inclusion of the signal file, once.
-fn auto_conf(stored: &[u8]) -> Vec<u8> {
+pub(super) fn auto_conf(stored: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(stored.len() + 256);
     for line in stored.split_inclusive(|byte| *byte == b'\n') {
         let text = line.strip_suffix(b"\n").unwrap_or(line);

@@ -130,6 +130,9 @@ pub struct PostgresSettings {
     /// Where tablespaces are restored: an object identifier or the location at the time of the backup, and the directory to
     /// use instead.
     pub tablespaces: Vec<(String, PathBuf)>,
+    /// Where tablespaces are restored that are not named above: below this directory, each in a folder with the name of its object
+    /// identifier. When not set: where they were.
+    pub tablespace_root: Option<PathBuf>,
     /// Restore into an existing data directory by rewriting only what differs.
     pub delta: bool,
     /// The checkpoint that a backup begins with.
@@ -152,6 +155,7 @@ impl fmt::Debug for PostgresSettings {
             .field("data_dir", &self.data_dir)
             .field("method", &self.method)
             .field("tablespaces", &self.tablespaces)
+            .field("tablespace_root", &self.tablespace_root)
             .field("delta", &self.delta)
             .field("checkpoint", &self.checkpoint)
             .field("changes", &self.changes)
@@ -188,6 +192,13 @@ impl PostgresSettings {
     #[must_use]
     pub fn tablespace(mut self, which: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
         self.tablespaces.push((which.into(), dir.into()));
+        self
+    }
+
+    /// Restores every tablespace that is not named below `dir`.
+    #[must_use]
+    pub fn tablespace_root(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.tablespace_root = Some(dir.into());
         self
     }
 

@@ -145,7 +145,8 @@ pub(super) fn place(settings: &PostgresSettings, tablespaces: &[Tablespace], dat
     for tablespace in tablespaces {
         let mapped =
             settings.tablespaces.iter().find(|(which, _)| named(tablespace, which)).map(|(_, dir)| dir.clone());
-        let dir = mapped.unwrap_or_else(|| PathBuf::from(&tablespace.location));
+        let below = || settings.tablespace_root.as_ref().map(|root| root.join(tablespace.oid.to_string()));
+        let dir = mapped.or_else(below).unwrap_or_else(|| PathBuf::from(&tablespace.location));
         if !dir.is_absolute() || dir.starts_with(data_dir) || data_dir.starts_with(&dir) {
             let text =
                 format!("tablespace {} cannot be restored into {}: map it elsewhere", tablespace.oid, dir.display());

@@ -1,4 +1,4 @@
-//! COPY towards the server, and in both directions at once.
+//! COPY from the server, towards it, and in both directions at once.
 
 use bytes::Bytes;
 use postgres_protocol::message::frontend;
@@ -123,5 +123,43 @@ impl<'a> CopyIn<'a> {
         })?;
         self.session.channel.flush().await?;
         self.session.collect().await
+    }
+}
+
+/// A running `COPY … TO STDOUT`.
+///
+/// Dropping it before the end leaves the session unusable.
+#[derive(Debug)]
+pub struct CopyOut<'a> {
+    session: &'a mut Session,
+    done: bool,
+}
+
+impl<'a> CopyOut<'a> {
+    pub(super) fn new(session: &'a mut Session) -> Self {
+        Self { session, done: false }
+    }
+
+    /// The content of the next CopyData message, one row in the text format; `None` when all have come, and then the session is usable again.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with the SQLSTATE when the server gives up in the middle; the session stays usable then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing, except at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.done {
+            return Ok(None);
+        }
+        match self.session.receive(|| "rows of a table").await? {
+            Message::CopyData(data) => Ok(Some(data)),
+            Message::CopyDone => {
+                self.done = true;
+                self.session.collect().await?;
+                Ok(None)
+            }
+            Message::Error(error) => Err(self.session.fail(error).await),
+            other => Err(Error::protocol(format!("unexpected {} among rows", name(&other)))),
+        }
     }
 }

@@ -16,7 +16,7 @@ mod tls;
 mod transport;
 
 pub use self::certificate::server_end_point;
-pub use self::copy::{CopyBoth, CopyIn};
+pub use self::copy::{CopyBoth, CopyIn, CopyOut};
 pub use self::message::{Authentication, DEFAULT_MAX_MESSAGE, Message, decode};
 pub use self::row::{ResultSet, Row};
 pub(crate) use self::session::name as message_name;

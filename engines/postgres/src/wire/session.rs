@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 
 use super::channel::Channel;
 use super::connect;
-use super::copy::{CopyBoth, CopyIn};
+use super::copy::{CopyBoth, CopyIn, CopyOut};
 use super::message::Message;
 use super::row::{ResultSet, Row};
 use crate::conn::Settings;
@@ -214,6 +214,20 @@ impl Session {
         loop {
             match self.receive(|| "the start of an upload").await? {
                 Message::CopyIn => return Ok(CopyIn::new(self)),
+                other => self.refuse(other).await?,
+            }
+        }
+    }
+
+    /// Starts a command that answers with `CopyOutResponse`: `COPY … TO STDOUT`.
+    ///
+    /// # Errors
+    /// As [`Session::query`].
+    pub async fn copy_out(&mut self, command: &str) -> Result<CopyOut<'_>> {
+        self.begin(command).await?;
+        loop {
+            match self.receive(|| "the start of a copy").await? {
+                Message::CopyOut => return Ok(CopyOut::new(self)),
                 other => self.refuse(other).await?,
             }
         }

@@ -3,6 +3,7 @@
 mod back;
 mod check;
 mod cluster;
+mod drill;
 pub mod facts;
 mod log;
 mod probe;
@@ -13,6 +14,7 @@ mod scan;
 mod settings;
 
 pub use cluster::RedisCluster;
+pub use drill::{RedisDrill, RedisDrillSettings};
 pub use settings::{Method, Persistence, RedisSettings};
 
 use std::fmt;

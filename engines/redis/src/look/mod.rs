@@ -5,25 +5,27 @@
 //! than they take in the memory of a server.
 //!
 //! The rooms: `entry` makes keys of what passes, `profile` adds them up, `prefixes` does so by the beginnings of their names,
-//! `table` compares them with those of another backup by the digests of `digest`. All of these are pure; `diff` and this file are the ring around them.
+//! `table` compares them with those of another backup by the digests of `digest`, `sum` makes one digest of all. All of these are pure; `diff` and this file are the ring around them.
 
 mod diff;
 mod digest;
 mod entry;
 mod prefixes;
 mod profile;
+mod sum;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::engine::{BackupSource, Work};
 use backup_core::observe::{Phase, Unit};
 use backup_core::{Error, Result};
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt as _};
+use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 
 use crate::rdb::{Counted, KeyFilter, RdbVersion};
 use crate::restore::Stored;
@@ -33,12 +35,22 @@ pub use entry::KeyEntry;
 use entry::Reading;
 pub use prefixes::{PrefixTotal, Prefixes};
 pub use profile::{Profile, ProfileSettings, Profiler, SizeClass, Totals};
+pub(crate) use sum::Sum;
 
-/// The snapshot of one backup, to be looked into.
+/// A snapshot that is to be looked into: that of a backup, or a file.
 #[derive(Debug)]
 pub struct Look {
-    stored: Stored,
+    origin: Origin,
 }
+
+#[derive(Debug)]
+enum Origin {
+    Stored(Stored),
+    File { path: PathBuf, len: u64 },
+}
+
+/// So much of a file is read at a time.
+const PIECE: usize = 1 << 20;
 
 impl Look {
     /// Opens the snapshot of `source`.
@@ -46,13 +58,26 @@ impl Look {
     /// # Errors
     /// [`Damaged`](backup_core::ErrorKind::Damaged) when the backup has none.
     pub async fn open(source: &Arc<dyn BackupSource>) -> Result<Self> {
-        Ok(Self { stored: Stored::open(source).await? })
+        Ok(Self { origin: Origin::Stored(Stored::open(source).await?) })
+    }
+
+    /// The snapshot in the file `path`, as a server has written it.
+    ///
+    /// # Errors
+    /// [`Environment`](backup_core::ErrorKind::Environment) when there is no such file.
+    pub async fn file(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let len = tokio::fs::metadata(&path).await.map_err(|error| Error::io(path.display(), error))?.len();
+        Ok(Self { origin: Origin::File { path, len } })
     }
 
     /// Bytes of the snapshot.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.stored.len()
+        match &self.origin {
+            Origin::Stored(stored) => stored.len(),
+            Origin::File { len, .. } => *len,
+        }
     }
 
     /// The keys that `filter` wants, in the order of the snapshot.
@@ -82,8 +107,40 @@ impl Look {
     }
 
     fn read(&self, reading: Reading) -> Keys<'_> {
-        Keys { pieces: self.stored.read(0..self.stored.len()), reading, ready: VecDeque::new(), ended: false }
+        let pieces = match &self.origin {
+            Origin::Stored(stored) => stored.read(0..stored.len()),
+            Origin::File { path, .. } => pieces(path),
+        };
+        Keys { pieces, reading, ready: VecDeque::new(), ended: false }
     }
+
+    /// What all keys come to, whatever order they stand in. Reads all of the snapshot, and compares its checksum.
+    ///
+    /// # Errors
+    /// As [`Keys::next`].
+    pub(crate) async fn sum(&self, work: &Work) -> Result<Sum> {
+        let mut sum = Sum::default();
+        let mut keys = self.digested(KeyFilter::all());
+        while let Some(key) = keys.next(work).await? {
+            sum.add(&key);
+        }
+        sum.counted = keys.counted();
+        Ok(sum)
+    }
+}
+
+/// The bytes of a file.
+fn pieces(path: &std::path::Path) -> BoxStream<'_, Result<Bytes>> {
+    let open = async move { tokio::fs::File::open(path).await.map_err(|error| Error::io(path.display(), error)) };
+    let read = move |file: tokio::fs::File| {
+        futures::stream::try_unfold(file, move |mut file| async move {
+            let mut piece = bytes::BytesMut::with_capacity(PIECE);
+            let read = tokio::io::AsyncReadExt::read_buf(&mut file, &mut piece).await;
+            let read = read.map_err(|error| Error::io(path.display(), error))?;
+            Ok((read > 0).then(|| (piece.freeze(), file)))
+        })
+    };
+    futures::stream::once(open).map_ok(read).try_flatten().boxed()
 }
 
 /// Keys, one after the other, while the snapshot is read.

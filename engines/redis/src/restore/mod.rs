@@ -30,7 +30,7 @@ mod users_file;
 use std::sync::Arc;
 
 use backup_core::engine::{BackupSource, RestoreContext, Restored, Work};
-use backup_core::{Finding, Result, Severity};
+use backup_core::{Finding, LogPosition, Result, Severity};
 use futures::future::try_join_all;
 
 use crate::stream;
@@ -65,6 +65,17 @@ pub async fn assess(settings: &RestoreSettings, cx: &RestoreContext) -> Result<V
             Ok(findings)
         }
         Way::Replay(replay) => replay::assess(settings, replay, &stored).await,
+    }
+}
+
+/// Where a restore of `cx` stops, and whether what happened behind the snapshot is part of it.
+///
+/// # Errors
+/// As [`restore`].
+pub(crate) async fn end(cx: &RestoreContext) -> Result<(Option<LogPosition>, bool)> {
+    match Tail::of(cx, &crate::rdb::Rules::default()).await? {
+        Some(tail) => Ok((tail.end(), true)),
+        None => Ok((cx.source().record().snapshot.stop.clone(), false)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backup_core::engine::{LogSource, RestoreContext};
 use backup_core::log::LogRange;
-use backup_core::{Goal, Result};
+use backup_core::{Goal, LogPosition, Result};
 use bytes::{Bytes, BytesMut};
 use futures::future;
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -70,6 +70,12 @@ impl Tail {
     /// Whether the context's target may lie behind the snapshot.
     pub(super) fn is_wanted(cx: &RestoreContext) -> bool {
         cx.log().is_some_and(|log| !log.path().is_empty()) && !matches!(cx.target().goal, Goal::Backup(_))
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self) -> Option<LogPosition> {
+        let last = self.ranges.last()?;
+        Some(LogPosition::new(last.lineage.clone(), last.end, last.end.to_string()))
     }
 
     /// Bytes of it.

@@ -79,6 +79,12 @@ impl RedisBinaries {
         &self.program
     }
 
+    /// The directory of libraries that the program needs and the system lacks, for `LD_LIBRARY_PATH`.
+    #[must_use]
+    pub fn libraries(&self) -> Option<&Path> {
+        self.libraries.as_deref()
+    }
+
     /// Whether the server can speak TLS. Said of the pinned builds only; of an override it is assumed.
     #[must_use]
     pub fn has_tls(&self) -> bool {
