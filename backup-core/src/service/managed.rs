@@ -38,6 +38,8 @@ pub struct ManagedService {
     pub(super) swept: Arc<Mutex<Option<Timestamp>>>,
     /// When this handle has last taken away what nobody needs.
     pub(super) collected: Arc<Mutex<Option<Timestamp>>>,
+    /// When this handle has last read a part of what is stored.
+    pub(super) verified: Arc<Mutex<Option<Timestamp>>>,
     /// Whether its log is to be followed.
     pub(super) following: Arc<Mutex<Following>>,
     /// Something was decided through this handle or one that shares its state: the fleet looks at the service with its next tick.
@@ -57,6 +59,7 @@ impl ManagedService {
             asked: Arc::default(),
             swept: Arc::default(),
             collected: Arc::default(),
+            verified: Arc::default(),
             following: Arc::default(),
             woken: Arc::default(),
             silence: Arc::default(),

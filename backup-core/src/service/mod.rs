@@ -27,6 +27,7 @@ mod regions;
 mod role;
 mod status;
 mod tick;
+mod upkeep;
 #[cfg(feature = "webhook")]
 mod webhook;
 

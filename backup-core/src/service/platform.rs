@@ -27,6 +27,7 @@ pub struct Platform {
     runner: String,
     lease: Duration,
     log: LogOptions,
+    verify_days: Option<u32>,
     /// Which logs are to be followed has changed.
     changed: Arc<Notify>,
     /// Which services are to be proven has changed.
@@ -47,6 +48,7 @@ impl Platform {
             runner: runner.into(),
             lease: Duration::from_secs(300),
             log: LogOptions::default(),
+            verify_days: Some(30),
             changed: Arc::default(),
             changed_drills: Arc::default(),
         }
@@ -90,6 +92,14 @@ impl Platform {
         self
     }
 
+    /// Sets within how many days everything that is stored of a service is read once, a part each day. 30; with `None` it is for others to
+    /// verify what is stored.
+    #[must_use]
+    pub fn with_verification(mut self, days: Option<u32>) -> Self {
+        self.verify_days = days.map(|days| days.max(1));
+        self
+    }
+
     /// Its regions.
     #[must_use]
     pub fn regions(&self) -> &Regions {
@@ -118,6 +128,10 @@ impl Platform {
 
     pub(super) fn env(&self) -> &Env {
         &self.env
+    }
+
+    pub(super) fn verify_days(&self) -> Option<u32> {
+        self.verify_days
     }
 
     pub(super) fn runner(&self) -> &str {

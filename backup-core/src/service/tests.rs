@@ -9,3 +9,4 @@ mod reading;
 mod simulated;
 mod telling;
 mod time;
+mod upkeep;

@@ -18,15 +18,13 @@ use crate::catalog::{
 use crate::engine::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupId, ServiceId};
-use crate::repository::{CollectOptions, Destroyed, Found};
+use crate::repository::{Destroyed, Found};
 use crate::run::{BackupOptions, Expired, backup, expiring, stored_log};
 
 /// After a backup that failed the next attempt waits so long, twice as long after each further one, up to the second.
 const RETRIES: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(3600));
 /// Retention is looked at this often, besides after each backup.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// How often it is looked for what nobody needs, where something was let go. What is found is deleted a day later.
-const COLLECT_EVERY: SignedDuration = SignedDuration::from_hours(24);
 /// A hold of a fork that is not to be found is released after so long: whoever was about to make it has given up.
 const FORK_PATIENCE: SignedDuration = SignedDuration::from_hours(1);
 
@@ -62,6 +60,13 @@ pub enum Done {
         condemned: Option<u64>,
         /// Objects that were deleted.
         deleted: u64,
+    },
+    /// A part of what is stored was read, and something is damaged.
+    Damaged {
+        /// The backups that cannot be restored completely.
+        harmed: Vec<BackupId>,
+        /// How many objects are damaged.
+        objects: usize,
     },
     /// A backup was restored for proof. Whether that has passed is in the record.
     Drilled {
@@ -283,6 +288,9 @@ impl ManagedService {
         if matches!(service.stage, Stage::Running | Stage::Off { .. }) && self.collect_due(catalog, now) {
             tasks.push(Task::Collect);
         }
+        if matches!(service.stage, Stage::Running | Stage::Off { .. }) && self.verify_due(catalog, now) {
+            tasks.push(Task::Verify);
+        }
         Ok(tasks)
     }
 
@@ -301,14 +309,6 @@ impl ManagedService {
 
     fn sweep_due(&self, now: Timestamp) -> bool {
         self.swept.lock().is_none_or(|swept| now.duration_since(swept).abs() >= SWEEP_EVERY)
-    }
-
-    fn collect_due(&self, catalog: &Catalog, now: Timestamp) -> bool {
-        let something = || {
-            let expired = catalog.expired().any(|(_, expired)| expired.record.is_some());
-            expired || catalog.collections().next().is_some()
-        };
-        self.collected.lock().is_none_or(|last| now.duration_since(last).abs() >= COLLECT_EVERY) && something()
     }
 
     /// When a backup is due next, and since when one is.
@@ -425,6 +425,7 @@ impl ManagedService {
             }
             Task::Sweep => self.sweep(held).await?,
             Task::Collect => self.collect(work).await?,
+            Task::Verify => self.verify(work).await?,
             Task::Release => {
                 self.release_strays(held).await?;
                 None
@@ -464,25 +465,6 @@ impl ManagedService {
         *self.swept.lock() = Some(at);
         let lineages = expired.log.len();
         Ok((!expired.is_empty()).then_some(Done::Expired { backups: expired.backups, lineages }))
-    }
-
-    /// Takes away what nobody needs. What fails is tried again by the next turn and keeps nothing else from being done.
-    async fn collect(&self, work: &Work) -> Result<Option<Done>> {
-        *self.collected.lock() = Some(self.platform.env().now());
-        match self.repository.collect(&CollectOptions::default(), work).await {
-            Ok(done) => {
-                for finding in &done.findings {
-                    tracing::warn!(service = %self.id, %finding, "while what nobody needs was taken away");
-                }
-                let collected = Done::Collected { condemned: done.condemned, deleted: done.deleted };
-                Ok((done.condemned.is_some() || done.deleted > 0).then_some(collected))
-            }
-            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
-            Err(error) => {
-                self.trouble(format!("what nobody needs could not be taken away: {error}")).await;
-                Ok(Some(Done::Failed { problem: error.to_string() }))
-            }
-        }
     }
 
     /// Releases them without letting go of anything.
@@ -534,6 +516,7 @@ enum Task {
     Purge,
     Sweep,
     Collect,
+    Verify,
     Release,
 }
 

@@ -22,8 +22,8 @@ use crate::env::{Clock, Env, SeededEntropy, SimulatedClock};
 use crate::error::{Error, Result};
 use crate::id::{BackupId, ServiceId};
 use crate::repository::{
-    BackupSession, CollectOptions, Collected, CollectionPlan, Decision, Destroyed, Found, MemoryVault, ParentChoice,
-    Repository, Vault, VerifyLevel, VerifyReport,
+    BackupSession, CollectOptions, Collected, CollectionPlan, Damage, Decision, Destroyed, Found, MemoryVault,
+    ParentChoice, Repository, Vault, VerifyLevel, VerifyReport,
 };
 use crate::run::tests::lines::Lines;
 use crate::run::tests::path;
@@ -52,6 +52,10 @@ pub(super) struct Crash {
     left: AtomicUsize,
     pub(super) happened: Notify,
     passed: AtomicUsize,
+    /// The verifications that were asked for.
+    pub(super) verified: Mutex<Vec<(Timestamp, VerifyLevel)>>,
+    /// What they find.
+    pub(super) damage: Mutex<Option<Damage>>,
 }
 
 impl Crash {
@@ -412,7 +416,10 @@ impl Repository for CrashingRepository {
     }
 
     async fn verify(&self, level: VerifyLevel, work: &Work) -> Result<VerifyReport> {
-        self.inner.verify(level, work).await
+        self.crash.verified.lock().push((work.env().now(), level));
+        let mut report = self.inner.verify(level, work).await?;
+        report.damages.extend(self.crash.damage.lock().clone());
+        Ok(report)
     }
 
     async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> Result<CollectionPlan> {

@@ -249,6 +249,9 @@ fn describe(done: &Done) -> String {
             Some(number) => format!("condemned collection {number}, deleted {deleted} objects"),
             None => format!("deleted {deleted} objects"),
         },
+        Done::Damaged { harmed, objects } => {
+            format!("{objects} stored objects are damaged, {} backups are harmed", harmed.len())
+        }
         Done::Drilled { record } => match &record.problem {
             None => format!("backup {} was proven by a drill to {}", record.backup, record.target),
             Some(problem) => format!("a drill of backup {} to {} has failed: {problem}", record.backup, record.target),
