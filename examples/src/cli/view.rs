@@ -1,7 +1,7 @@
 //! The shapes of JSON output. Keys are in snake case, times RFC 3339 in UTC, sizes in bytes.
 
 use backup_core::BackupId;
-use backup_core::catalog::{BackupKind, BackupRecord};
+use backup_core::catalog::{BackupKind, BackupRecord, Catalog};
 use backup_core::engine::{Extracted, Footprint, Imported};
 use backup_core::entry::EntryInfo;
 use backup_core::log::Hole;
@@ -45,6 +45,21 @@ impl<'a> From<&'a BackupRecord> for BackupView<'a> {
             position: record.snapshot.stop.as_ref().map(|position| position.text.as_str()),
             parent: record.parent,
         }
+    }
+}
+
+/// A backup in a list of them.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedView<'a> {
+    #[serde(flatten)]
+    backup: BackupView<'a>,
+    /// Whether something of it is known to be missing or damaged.
+    damaged: bool,
+}
+
+impl<'a> ListedView<'a> {
+    pub(crate) fn new(record: &'a BackupRecord, catalog: &Catalog) -> Self {
+        Self { backup: record.into(), damaged: !catalog.is_sound(record.id) }
     }
 }
 
@@ -137,6 +152,8 @@ pub(crate) struct VerifyView<'a> {
     pub(crate) harmed: Vec<BackupId>,
     pub(crate) garbage_objects: u64,
     pub(crate) garbage_bytes: u64,
+    /// Everything that was needed at this moment, and still is, was read since.
+    pub(crate) read_since: Option<Timestamp>,
     /// What the engines said about each backup, at level `engine`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checks: Option<&'a [EngineCheckView]>,
@@ -159,6 +176,7 @@ impl<'a> VerifyView<'a> {
             harmed,
             garbage_objects: report.garbage_objects,
             garbage_bytes: report.garbage_bytes,
+            read_since: report.read_since,
             checks,
         }
     }

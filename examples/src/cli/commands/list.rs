@@ -4,14 +4,14 @@ use backup_core::repository::Repository as _;
 
 use super::Context;
 use crate::cli::failure::Failure;
-use crate::cli::view::BackupView;
+use crate::cli::view::ListedView;
 use crate::table::{Cell, Table};
 
 pub(super) async fn run(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
     let repository = cx.open().await?;
     let catalog = cx.work().run(repository.catalog()).await?;
     if cx.json() {
-        return cx.document(&catalog.backups().map(BackupView::from).collect::<Vec<_>>());
+        return cx.document(&catalog.backups().map(|backup| ListedView::new(backup, &catalog)).collect::<Vec<_>>());
     }
     let mut table =
         Table::new(&["backup", "engine", "kind", "ended at", "data", "new", "stored", "entries", "position"]);
@@ -28,5 +28,11 @@ pub(super) async fn run(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
             Cell::text(backup.snapshot.stop.as_ref().map_or("", |position| position.text.as_str())),
         ]);
     }
-    cx.table(&table)
+    cx.table(&table)?;
+    for backup in catalog.backups() {
+        if let Some((_, harm)) = catalog.harm(backup.id).next() {
+            cx.remark(&format!("backup {} is damaged since {}: {}", backup.id, harm.since, harm.problem));
+        }
+    }
+    Ok(())
 }
