@@ -18,12 +18,12 @@ impl Lineage {
         Self(name.into())
     }
 
-    /// Whether the name can be part of an object's name: 1 to 80 of `a-z 0-9 . _ -`, the first a letter or digit.
+    /// Whether the name can be part of an object's name: 1 to 80 of `a-z 0-9 . _ -`, the first a letter or digit, the last no dot.
     #[must_use]
     pub fn is_storable(&self) -> bool {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
         let first = self.0.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        first && self.0.len() <= 80 && self.0.bytes().all(fits)
+        first && self.0.len() <= 80 && self.0.bytes().all(fits) && !self.0.ends_with('.')
     }
 
     /// The engine's own name for it.

@@ -188,11 +188,21 @@ pub(crate) fn store_error_kind(error: &object_store::Error) -> ErrorKind {
         Client::NotSupported { .. } | Client::NotImplemented { .. } => ErrorKind::Environment,
         Client::InvalidPath { .. } | Client::UnknownConfigurationKey { .. } => ErrorKind::InvalidInput,
         Client::JoinError { source } if source.is_panic() => ErrorKind::Internal,
+        Client::Generic { store: "HTTP", .. } if cannot_list(error) => ErrorKind::Environment,
         other => match find_io(other) {
             Some(io) if io_is_environment(io) => ErrorKind::Environment,
             _ => ErrorKind::Unavailable,
         },
     }
+}
+
+/// Whether a web server does not know how to list a folder (PROPFIND of WebDAV, RFC 4918), told by its refusal or by an answer that is
+/// something else. The client has a type for neither.
+fn cannot_list(error: &object_store::Error) -> bool {
+    let said = error.to_string();
+    let refused =
+        ["405 Method Not Allowed", "501 Not Implemented", "501 Unsupported"].iter().any(|status| said.contains(status));
+    said.contains("decoding PROPFIND") || (refused && said.contains("PROPFIND"))
 }
 
 /// An error of the object store client met while doing `action` on the object with the full name `name`.
@@ -211,6 +221,9 @@ pub(crate) fn store_error(action: &str, name: &str, error: object_store::Error) 
         Client::PermissionDenied { .. } => "the store's credentials do not allow it".to_owned(),
         Client::Unauthenticated { .. } => "the store does not accept the credentials".to_owned(),
         Client::NotSupported { .. } | Client::NotImplemented { .. } => "the store cannot do this".to_owned(),
+        Client::Generic { store: "HTTP", .. } if cannot_list(&error) => {
+            "the web server does not list folders: it must answer PROPFIND (WebDAV)".to_owned()
+        }
         other => match find_io(other).map(|io| (io.kind(), io)) {
             Some((Io::StorageFull, _)) => "no space is left on the disk".to_owned(),
             Some((Io::QuotaExceeded, _)) => "the disk quota is exhausted".to_owned(),

@@ -10,7 +10,8 @@ use backup_storage::conformance::{Capabilities, run};
 use backup_storage::error::ErrorKind;
 use backup_storage::store::{Checksum, Created, ObjectName, Store};
 use bytes::Bytes;
-use s3::{Server, Trick};
+use futures::StreamExt as _;
+use s3::{Requests, Server, Trick};
 
 fn name(text: &str) -> ObjectName {
     ObjectName::new(text).unwrap()
@@ -103,6 +104,45 @@ async fn halted_and_broken_bodies_are_completed() {
         assert!(store.get_range(&name("a"), 5..2_000_000).await.unwrap() == body[5..2_000_000], "{trick:?}");
         assert_eq!(server.tricks_left(), 0);
     }
+}
+
+/// What the metrics say is what a provider puts on the bill.
+#[tokio::test]
+async fn requests_are_counted_as_the_service_sees_them() {
+    let server = Server::start().await;
+    let store = server.store("v", &server.settings());
+    let body: Bytes = (0..=255u8).cycle().take(6 << 20).collect();
+    assert_eq!(store.create(&name("large"), body).await.unwrap(), Created::New);
+    assert_eq!(store.create(&name("large"), "other").await.unwrap(), Created::Conflict);
+    assert_eq!(store.create(&name("empty"), "").await.unwrap(), Created::New);
+    store.get(&name("large")).await.unwrap();
+    store.get_range(&name("large"), 1..9).await.unwrap();
+    // Neighbours come together, and what is further away than a MiB comes alone.
+    let mib = 1 << 20;
+    store
+        .get_ranges(&name("large"), &[4 * mib..4 * mib + 1, 0..9, 90..99, mib..mib + 5, 3 * mib..3 * mib])
+        .await
+        .unwrap();
+    store.get_suffix(&name("large"), 10).await.unwrap();
+    store.get_suffix(&name("empty"), 10).await.unwrap();
+    store.get_range(&name("large"), 7 * mib..8 * mib).await.unwrap_err();
+    assert!(store.get(&name("missing")).await.unwrap_err().is_not_found());
+    store.head(&name("large")).await.unwrap().unwrap();
+    assert_eq!(store.list("").count().await, 2);
+    store.delete(&name("empty")).await.unwrap();
+    store.delete_many(futures::stream::iter(["large", "a", "b"].map(name))).count().await;
+
+    let (seen, counted) = (server.requests(), store.metrics());
+    let counted = Requests {
+        put: counted.create.requests,
+        get: counted.get.requests,
+        head: counted.head.requests,
+        list: counted.list.requests,
+        delete: counted.delete.requests,
+    };
+    assert_eq!(counted, seen);
+    assert_eq!(seen.put, 3);
+    assert_eq!(seen.delete, 2);
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ pub(super) async fn every_name_of_the_alphabet_comes_back(store: &Store) {
         "abcdefghijklmnopqrstuvwxyz0123456789._-",
         "a.b",
         "a..b",
-        "...",
+        "..a",
         ".hidden",
         "-dash",
         "_",

@@ -49,7 +49,7 @@ impl Store {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::error::ErrorKind::InvalidInput) for a body above `max_object_len`,
-    /// [`Environment`](crate::error::ErrorKind::Environment) for missing permissions or a full disk,
+    /// [`Environment`](crate::error::ErrorKind::Environment) for missing permissions, a full disk or a store that is for reading only,
     /// [`Unavailable`](crate::error::ErrorKind::Unavailable) when the retries are used up. After any error but the
     /// first the object may or may not be there, and may still appear until the store has given up on the request.
     ///
@@ -61,6 +61,7 @@ impl Store {
     }
 
     async fn create_body(&self, name: &ObjectName, body: PutBody) -> Result<Created> {
+        self.writable("create", name.as_str())?;
         let full = self.full(name.as_str());
         let limit = self.shared.settings.max_object_len;
         if body.len() > limit {

@@ -23,6 +23,7 @@ impl Store {
     /// # Cancel safety
     /// Dropping the future leaves the object there or not.
     pub async fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.writable("delete", name.as_str())?;
         let path = self.path(name.as_str())?;
         self.retrying(Op::Delete, path.as_ref(), || async {
             let mut outcomes = self.delete_paths(vec![path.clone()]).await?;
@@ -60,8 +61,8 @@ impl Store {
         let mut again = Vec::new();
         let paths: Result<Vec<Path>> = batch.iter().map(|name| self.path(name.as_str())).collect();
         let bulk = match paths {
-            Ok(paths) => self.request(Op::Delete, self.delete_paths(paths)).await.ok(),
-            Err(_) => None,
+            Ok(paths) if !self.is_read_only() => self.request(Op::Delete, self.delete_paths(paths)).await.ok(),
+            _ => None,
         };
         match bulk {
             // The client yields in the order of its input; if it stopped early, nobody knows which names are left.

@@ -202,6 +202,8 @@ impl Cursor {
             let mut all = Vec::new();
             loop {
                 match self.poll().await {
+                    // Not every store knows where a listing should begin.
+                    Ok(Some(meta)) if self.last.as_ref().is_some_and(|last| meta.location <= *last) => {}
                     Ok(Some(meta)) => all.extend(self.ours(&meta)),
                     Ok(None) => {
                         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));

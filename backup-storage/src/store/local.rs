@@ -42,7 +42,7 @@ impl Store {
         let inner = LocalFileSystem::new_with_prefix(dir)
             .map_err(|error| error::store_error("open", &dir.display().to_string(), error))?
             .with_fsync(true);
-        let traits = Traits { sorted_listing: false, root: Some(Arc::from(dir)) };
+        let traits = Traits { root: Some(Arc::from(dir)), ..Traits::default() };
         let store = Self::build(Arc::new(inner), traits, settings);
         store.check_writable(dir)?;
         Ok(store)

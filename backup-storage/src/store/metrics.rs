@@ -33,13 +33,14 @@ impl Op {
 pub struct StoreMetrics {
     /// Puts. `bytes` are those sent, retries included.
     pub create: OpMetrics,
-    /// Reads of whole objects, ranges and suffixes, read-backs of puts included. `bytes` are those received.
+    /// Reads of whole objects, ranges and suffixes, read-backs of puts included; ranges that are far apart are requests of their own.
+    /// `bytes` are those received.
     pub get: OpMetrics,
     /// Questions for size and age.
     pub head: OpMetrics,
-    /// Listings; a listing of many pages counts once. `bytes` is the number of names.
+    /// Listings; a listing of many pages counts once (S3 has 1000 names in a page). `bytes` is the number of names.
     pub list: OpMetrics,
-    /// Objects deleted, one by one or in bulk.
+    /// Deletions, one by one or in bulk (S3: up to 1000 names in one request). `bytes` is the number of names.
     pub delete: OpMetrics,
     /// Puts whose outcome had to be found out by reading the object back.
     pub read_backs: u64,
@@ -79,6 +80,11 @@ impl OpCounters {
         self.requests.fetch_add(1, Relaxed);
         self.failures.fetch_add(u64::from(failed), Relaxed);
         self.busy_us.fetch_add(u64::try_from(busy.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Counts requests that were sent besides the one that is counted with its time.
+    pub(super) fn also(&self, requests: u64) {
+        self.requests.fetch_add(requests, Relaxed);
     }
 
     pub(super) fn retry(&self) {

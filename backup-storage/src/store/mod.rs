@@ -101,13 +101,15 @@ pub(super) struct Traits {
     /// The directory of a store on local disk.
     #[cfg_attr(not(feature = "fs"), allow(dead_code, reason = "there is no local disk then"))]
     pub(super) root: Option<Arc<std::path::Path>>,
+    /// Nothing may be put or deleted, whatever the store would allow.
+    pub(super) read_only: bool,
 }
 
 impl Store {
     /// A store in memory, gone with its last clone.
     #[must_use]
     pub fn memory() -> Self {
-        let traits = Traits { sorted_listing: true, root: None };
+        let traits = Traits { sorted_listing: true, ..Traits::default() };
         Self::build(Arc::new(object_store::memory::InMemory::new()), traits, StoreSettings::default())
     }
 
@@ -173,6 +175,20 @@ impl Store {
     #[must_use]
     pub fn metrics(&self) -> StoreMetrics {
         self.shared.counters.snapshot()
+    }
+
+    /// Whether objects can be read and neither put nor deleted: a repository that is published over plain HTTP.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.shared.traits.read_only
+    }
+
+    /// Refuses to `action` an object of a store that is for reading only.
+    fn writable(&self, action: &str, name: &str) -> Result<()> {
+        if !self.is_read_only() {
+            return Ok(());
+        }
+        Err(Error::environment(format!("{action} {}: {self} is for reading only", self.full(name))))
     }
 
     /// `rest` below the prefix; `rest` alone at the root, the prefix alone when `rest` is empty.

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 /// The name of one object, relative to its [`Store`](super::Store).
 ///
 /// ASCII `[a-z0-9._-]` in components joined by `/`, at most [`ObjectName::MAX_LEN`] bytes, no empty component and none that
-/// is `.` or `..`. Upper case is excluded because some file systems fold case, `#` because the local disk store
-/// stages its files as `name#1`.
+/// ends with a dot. Upper case is excluded because some file systems fold case, `#` because the local disk store
+/// stages its files as `name#1`, a last dot because Azure and Windows take it off.
 ///
 /// One rule cannot be seen in a single name: no name may be the folder of another (`a` and `a/b`), because a file system
 /// cannot hold both. The layout of the repository keeps it; the write-once guard of `test-util` checks it.
@@ -62,8 +62,8 @@ pub(super) fn check(name: &str) -> Result<()> {
     if !name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/')) {
         return refuse("has a character outside a-z 0-9 . _ - /");
     }
-    if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return refuse("has an empty component or one that is . or ..");
+    if name.split('/').any(|part| part.is_empty() || part.ends_with('.')) {
+        return refuse("has a component that is empty or ends with a dot");
     }
     Ok(())
 }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_layout_of_a_repository_is_made_of_valid_names() {
-        for name in ["repository", "keys/0/a", "catalog/00000000000000000001", "packs/01j8.x_y-z/000001", "...", "a..b"]
+        for name in ["repository", "keys/0/a", "catalog/00000000000000000001", "packs/01j8.x_y-z/000001", "..a", "a..b"]
         {
             assert_eq!(ObjectName::new(name).unwrap().as_str(), name);
         }
@@ -127,9 +127,10 @@ mod tests {
     #[test]
     fn names_that_some_store_would_mangle_are_refused() {
         let long = "a".repeat(201);
-        for name in
-            ["", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/../b", "A", "a#1", "a b", "ä", "a\\b", "a\0", &long]
-        {
+        for name in [
+            "", "/", "/a", "a/", "a//b", ".", "..", "a.", "a./b", "a/../b", "A", "a#1", "a b", "ä", "a\\b", "a\0",
+            &long,
+        ] {
             let error = ObjectName::new(name).unwrap_err();
             assert_eq!(error.kind(), crate::error::ErrorKind::InvalidInput, "{name:?}");
         }

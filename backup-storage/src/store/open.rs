@@ -22,11 +22,13 @@ impl Store {
     /// | `s3://bucket/prefix` | `aws` | S3 and what speaks its protocol (`AWS_ENDPOINT`) |
     /// | `gs://bucket/prefix` | `gcp` | Google Cloud Storage |
     /// | `az://container/prefix` | `azure` | Azure Blob Storage |
-    /// | `http://host/path`, `https://…` | `http` | a published repository, for reading only |
+    /// | `http://host/path`, `https://…` | `http` | a published repository, for reading only, from a server that lists folders (WebDAV) |
     /// | `memory:///` | – | memory, empty at each opening |
     ///
     /// Credentials and endpoints come from the clouds' usual environment variables (`AWS_…`, `GOOGLE_…`, `AZURE_…`) and
-    /// [`StoreSettings::options`]. Nothing is sent yet: see [`Store::probe_exclusive_create`].
+    /// [`StoreSettings::options`]. Emulators: `AWS_ENDPOINT`, `STORAGE_EMULATOR_HOST`, `AZURE_STORAGE_ENDPOINT` (or
+    /// `AZURE_STORAGE_USE_EMULATOR=true` for Azurite at its usual port). Nothing is sent yet: see
+    /// [`Store::probe_exclusive_create`].
     ///
     /// # Errors
     /// [`InvalidInput`](crate::error::ErrorKind::InvalidInput) for a URL that is not one of these or whose feature
@@ -139,6 +141,12 @@ fn client_retries(settings: &StoreSettings) -> object_store::RetryConfig {
     }
 }
 
+/// An environment variable that is set and not empty.
+#[cfg(any(feature = "gcp", feature = "azure"))]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// An incomplete or wrong configuration of a cloud client.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure", feature = "http"))]
 fn configuration(url: &Url, error: object_store::Error) -> Error {
@@ -180,7 +188,7 @@ fn open_s3(url: &Url, settings: &StoreSettings) -> Result<Opened> {
     // Directory buckets (S3 Express, names ending in --x-s3) list in no order and cannot start after a name.
     let sorted_listing = !bucket(url)?.ends_with("--x-s3");
     let inner = builder.build().map_err(|error| configuration(url, error))?;
-    Ok((Arc::new(inner), Traits { sorted_listing, root: None }))
+    Ok((Arc::new(inner), Traits { sorted_listing, ..Traits::default() }))
 }
 
 #[cfg(not(feature = "aws"))]
@@ -192,9 +200,15 @@ fn open_s3(url: &Url, _settings: &StoreSettings) -> Result<Opened> {
 fn open_gcs(url: &Url, settings: &StoreSettings) -> Result<Opened> {
     use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 
-    let builder = configured!(GoogleCloudStorageBuilder::from_env(), GoogleConfigKey, settings);
+    let mut builder = GoogleCloudStorageBuilder::from_env();
+    // What Google's own clients go by: another place, where nobody asks for a token.
+    if let Some(emulator) = variable("STORAGE_EMULATOR_HOST") {
+        let scheme = if emulator.contains("://") { "" } else { "http://" };
+        builder = builder.with_base_url(&format!("{scheme}{emulator}")).with_bearer_token("");
+    }
+    let builder = configured!(builder, GoogleConfigKey, settings);
     let inner = builder.with_bucket_name(bucket(url)?).build().map_err(|error| configuration(url, error))?;
-    Ok((Arc::new(inner), Traits { sorted_listing: true, root: None }))
+    Ok((Arc::new(inner), Traits { sorted_listing: true, ..Traits::default() }))
 }
 
 #[cfg(not(feature = "gcp"))]
@@ -206,7 +220,16 @@ fn open_gcs(url: &Url, _settings: &StoreSettings) -> Result<Opened> {
 fn open_azure(url: &Url, settings: &StoreSettings) -> Result<Opened> {
     use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
-    let builder = configured!(MicrosoftAzureBuilder::from_env(), AzureConfigKey, settings);
+    let mut builder = MicrosoftAzureBuilder::from_env();
+    // The names that Azure's own command line has for them.
+    for (name, key) in
+        [("AZURE_STORAGE_ACCOUNT", AzureConfigKey::AccountName), ("AZURE_STORAGE_KEY", AzureConfigKey::AccessKey)]
+    {
+        if let (None, Some(value)) = (builder.get_config_value(&key), variable(name)) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let builder = configured!(builder, AzureConfigKey, settings);
     let inner = builder.with_container_name(bucket(url)?).build().map_err(|error| configuration(url, error))?;
     // Accounts with a hierarchical namespace list folder by folder, which is another order.
     Ok((Arc::new(inner), Traits::default()))
@@ -227,7 +250,8 @@ fn open_http(url: &Url, settings: &StoreSettings) -> Result<Opened> {
     let plain = url.scheme() == "http";
     builder = builder.with_config(object_store::ClientConfigKey::AllowHttp, plain.to_string());
     let inner = builder.build().map_err(|error| configuration(url, error))?;
-    Ok((Arc::new(inner), Traits::default()))
+    // There is no create-only put over plain HTTP, and nobody should delete where he cannot create.
+    Ok((Arc::new(inner), Traits { read_only: true, ..Traits::default() }))
 }
 
 #[cfg(not(feature = "http"))]
@@ -273,6 +297,57 @@ mod tests {
         assert!(!format!("{store:?} {:?}", store.settings()).contains("hunter2"));
         let error = Store::open("s3://bucket", &settings.option("nonsense", "1")).unwrap_err();
         assert_eq!(error.to_string(), "\"nonsense\" is not a setting of this store's client");
+    }
+
+    #[cfg(feature = "gcp")]
+    #[test]
+    fn a_gs_url_becomes_bucket_and_prefix_and_keeps_its_secrets() {
+        let settings = StoreSettings::default().option("google_bearer_token", "hunter2");
+        let store = Store::open("gs://bucket/Team_A/prod", &settings).unwrap();
+        assert_eq!(store.to_string(), "Store(Team_A/prod in GoogleCloudStorage(bucket))");
+        assert!(!format!("{store:?} {:?}", store.settings()).contains("hunter2"));
+        for key in [
+            "{\"private_key\": \"hunter2\"",
+            "{\"private_key\": \"hunter2\", \"private_key_id\": \"\", \"client_email\": \"\"}",
+        ] {
+            let settings = StoreSettings::default().option("google_service_account_key", key);
+            let error = Store::open("gs://bucket", &settings).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Environment, "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[cfg(feature = "azure")]
+    #[test]
+    fn an_az_url_becomes_container_and_prefix_and_keeps_its_secrets() {
+        let settings = StoreSettings::default().option("azure_storage_account_name", "account");
+        let store =
+            Store::open("az://container/Team_A", &settings.clone().option("azure_storage_account_key", "aHVudGVyMg=="));
+        let store = store.unwrap();
+        assert_eq!(store.prefix(), "Team_A");
+        assert!(store.to_string().contains("account: account") && store.to_string().contains("container"), "{store}");
+        assert!(!format!("{store:?} {:?}", store.settings()).contains("aHVudGVyMg"));
+        let error =
+            Store::open("az://container", &settings.option("azure_storage_account_key", "hunter2 is no base64"));
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Environment, "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    #[cfg(feature = "http")]
+    #[tokio::test]
+    async fn a_published_repository_is_for_reading_only() {
+        let store = Store::open("https://127.0.0.1:1/backups", &StoreSettings::default()).unwrap();
+        let name = super::super::ObjectName::new("a").unwrap();
+        let refused = [store.create(&name, "x").await.map(|_| ()).unwrap_err(), store.delete(&name).await.unwrap_err()];
+        for (error, action) in refused.iter().zip(["create", "delete"]) {
+            assert_eq!(error.kind(), ErrorKind::Environment);
+            assert_eq!(error.to_string(), format!("{action} a: Store(HttpStore) is for reading only"));
+        }
+        let names = futures::stream::iter([name]);
+        let outcomes: Vec<_> = futures::StreamExt::collect(store.delete_many(names)).await;
+        assert!(outcomes[0].1.as_ref().unwrap_err().to_string().ends_with("is for reading only"));
+        assert_eq!(store.metrics(), super::super::StoreMetrics::default(), "nothing was sent");
     }
 
     #[test]

@@ -61,9 +61,11 @@ impl Store {
         let Some(widest) = wanted.iter().max_by_key(|range| range.end).cloned() else {
             return Ok(vec![Bytes::new(); ranges.len()]);
         };
+        let requests = separate(&wanted);
         let call = || async {
             let shared = &self.shared;
             self.pay_download(bytes).await;
+            shared.counters.of(Op::Get).also(requests - 1);
             let get = shared.inner.get_ranges(&path, &wanted);
             let parts = match within(shared.settings.deadline(bytes), get).await? {
                 Ok(parts) => parts,
@@ -140,7 +142,9 @@ impl Store {
         Ok(within(self.shared.settings.stall_timeout, get).await??.meta)
     }
 
+    /// The size, asked for within another request.
     async fn size(&self, path: &Path) -> Result<u64, Failure> {
+        self.shared.counters.of(Op::Head).also(1);
         Ok(self.meta(path).await?.size)
     }
 
@@ -259,6 +263,20 @@ impl Store {
             limit.pay(bytes, &**self.shared.env.clock()).await;
         }
     }
+}
+
+/// How many requests the client makes of some ranges, none of them empty: those that are close come together.
+fn separate(ranges: &[Range<u64>]) -> u64 {
+    let mut sorted: Vec<&Range<u64>> = ranges.iter().collect();
+    sorted.sort_unstable_by_key(|range| range.start);
+    let (mut requests, mut end) = (0, None);
+    for range in sorted {
+        if end.is_none_or(|end: u64| range.start.saturating_sub(end) > object_store::OBJECT_STORE_COALESCE_DEFAULT) {
+            requests += 1;
+        }
+        end = Some(end.map_or(range.end, |end| end.max(range.end)));
+    }
+    requests
 }
 
 fn truncated(path: &Path, range: &Range<u64>, len: u64) -> Failure {

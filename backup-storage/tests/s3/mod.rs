@@ -42,8 +42,19 @@ struct Object {
     tag: u64,
 }
 
+/// Requests that arrived.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Requests {
+    pub(crate) put: u64,
+    pub(crate) get: u64,
+    pub(crate) head: u64,
+    pub(crate) list: u64,
+    pub(crate) delete: u64,
+}
+
 #[derive(Default)]
 struct State {
+    requests: Requests,
     objects: BTreeMap<String, Object>,
     tags: u64,
     tricks: VecDeque<Trick>,
@@ -108,6 +119,11 @@ impl Server {
     /// Tricks not played yet.
     pub(crate) fn tricks_left(&self) -> usize {
         self.backend.state.lock().tricks.len()
+    }
+
+    /// What has arrived so far.
+    pub(crate) fn requests(&self) -> Requests {
+        self.backend.state.lock().requests
     }
 
     /// The keys in the bucket.
@@ -180,6 +196,7 @@ fn blob(parts: Vec<Bytes>, ending: Option<Trick>) -> StreamingBlob {
 #[async_trait::async_trait]
 impl S3 for Backend {
     async fn put_object(&self, request: S3Request<dto::PutObjectInput>) -> S3Result<S3Response<dto::PutObjectOutput>> {
+        self.state.lock().requests.put += 1;
         let input = request.input;
         let mut body = Vec::new();
         if let Some(mut stream) = input.body {
@@ -204,9 +221,12 @@ impl S3 for Backend {
     }
 
     async fn get_object(&self, request: S3Request<dto::GetObjectInput>) -> S3Result<S3Response<dto::GetObjectOutput>> {
+        self.state.lock().requests.get += 1;
         let object = self.find(&request.input.key)?;
         let total = object.body.len() as u64;
         let range = match &request.input.range {
+            // As S3 does it: nothing of an empty object can be asked for by range.
+            Some(_) if total == 0 => return Err(s3_error!(InvalidRange)),
             Some(range) => range.check(total)?,
             None => 0..total,
         };
@@ -227,6 +247,7 @@ impl S3 for Backend {
         &self,
         request: S3Request<dto::HeadObjectInput>,
     ) -> S3Result<S3Response<dto::HeadObjectOutput>> {
+        self.state.lock().requests.head += 1;
         let object = self.find(&request.input.key)?;
         Ok(S3Response::new(dto::HeadObjectOutput {
             content_length: len(object.body.len() as u64),
@@ -244,7 +265,8 @@ impl S3 for Backend {
         let prefix = input.prefix.clone().unwrap_or_default();
         // Tokens are the last key or folder of the page before.
         let after = input.continuation_token.clone().or(input.start_after.clone()).unwrap_or_default();
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.requests.list += 1;
         let (mut contents, mut folders, mut truncated, mut last) = (Vec::new(), Vec::new(), false, after.clone());
         for (key, object) in state.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after) {
             let folder = input.delimiter.as_ref().and_then(|delimiter| {
@@ -287,7 +309,9 @@ impl S3 for Backend {
         &self,
         request: S3Request<dto::DeleteObjectInput>,
     ) -> S3Result<S3Response<dto::DeleteObjectOutput>> {
-        self.state.lock().objects.remove(&request.input.key);
+        let mut state = self.state.lock();
+        state.requests.delete += 1;
+        state.objects.remove(&request.input.key);
         Ok(S3Response::new(dto::DeleteObjectOutput::default()))
     }
 
@@ -296,6 +320,7 @@ impl S3 for Backend {
         request: S3Request<dto::DeleteObjectsInput>,
     ) -> S3Result<S3Response<dto::DeleteObjectsOutput>> {
         let mut state = self.state.lock();
+        state.requests.delete += 1;
         let mut deleted = Vec::new();
         for object in request.input.delete.objects {
             state.objects.remove(&object.key);

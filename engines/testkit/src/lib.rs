@@ -41,9 +41,13 @@
 //! | `BACKUP_TESTKIT_DEBIAN_MIRROR=http://…` | where packages of Debian come from |
 //! | `BACKUP_TESTKIT_ZOOKEEPER=/dir` | use the archives of that installation of ZooKeeper |
 //! | `BACKUP_TESTKIT_VERSITYGW=/file` | use that S3 gateway |
+//! | `BACKUP_TESTKIT_MINIO=/file` | use that MinIO |
+//! | `BACKUP_TESTKIT_AZURITE=/dir` | use the Azurite in the `node_modules` of that directory |
+//! | `BACKUP_TESTKIT_FAKE_GCS=/file`, `BACKUP_TESTKIT_WEBDAV=/file` | use those programs, built from `stores/front` |
 //!
 //! Servers: [`Postgres`] 13 to 18 with standbys and existing directories, [`Redis`] 6.2 to 8.2 and Valkey 8.1 and 9.1 with
-//! replicas and [clusters](redis::RedisCluster), [`ClickHouse`] 18.16 and 26, [`ZooKeeper`], [`Versity`] for S3. Workloads and comparison
+//! replicas and [clusters](redis::RedisCluster), [`ClickHouse`] 18.16 and 26, [`ZooKeeper`], and the object stores [`Versity`] and
+//! [`Minio`] (S3), [`Azurite`] (Azure), [`FakeGcs`] (Cloud Storage), [`WebDav`] (HTTP, for reading). Workloads and comparison
 //! of databases: [`pgbench`].
 
 mod cache;
@@ -51,6 +55,7 @@ mod certificate;
 pub mod clickhouse;
 mod debian;
 mod error;
+mod golang;
 mod identity;
 mod offload;
 pub mod pgbench;
@@ -58,8 +63,8 @@ mod postgres;
 mod process;
 pub mod redis;
 mod require;
-mod s3;
 mod scratch;
+mod stores;
 pub mod wait;
 mod wheel;
 mod zookeeper;
@@ -73,8 +78,8 @@ pub use postgres::{
 };
 pub use redis::{Redis, RedisVersion, redis_versions_under_test};
 pub use require::{or_skip, required};
-pub use s3::Versity;
 pub use scratch::{scratch_dir, scratch_dir_in};
+pub use stores::{Azurite, FakeGcs, Minio, Versity, WebDav};
 pub use zookeeper::ZooKeeper;
 
 /// Types of the client library that appear in this crate's interface.

@@ -48,6 +48,12 @@ impl Stopwatch {
     }
 }
 
+/// This moment as requests of Amazon's interfaces carry it, for example `20260212T201848Z`.
+#[expect(clippy::disallowed_methods, reason = "a real server compares it with its own clock")]
+pub(crate) fn utc_stamp() -> String {
+    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
 /// Blocks until `look` finds something or `timeout` has passed; then `None`.
 ///
 /// `look` is asked at least once. Blocks the thread: in async code use [`until_async`].

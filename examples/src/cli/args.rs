@@ -35,7 +35,7 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Where backups are: file:///absolute/dir, s3://bucket/prefix, gs://…, az://…, memory:/// [env: BACKUP_VAULT]
+    /// Where backups are: file:///absolute/dir, s3://bucket/prefix, gs://…, az://…, memory:///, for reading https://… [env: BACKUP_VAULT]
     #[arg(long, value_name = "URL", global = true)]
     pub(crate) vault: Option<String>,
     /// Whose backups [env: BACKUP_SERVICE]
