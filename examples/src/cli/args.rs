@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{
-    backup, collect, compact, expire, export, hold, key, log, look, plan, replicate, restore, service, show, verify,
+    backup, collect, compact, drill, expire, export, hold, key, log, look, plan, replicate, restore, service, show,
+    verify,
 };
-use super::engines::{OnEngine, Source, Stream, Target};
+use super::engines::{OnEngine, Scratch, Source, Stream, Target};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -95,6 +96,9 @@ pub(crate) enum Command {
     /// Restore
     #[command(subcommand)]
     Restore(OnEngine<Target, restore::RestoreArgs>),
+    /// Prove that a backup can be restored: restore it into a scratch instance, look at everything in it, record what that has shown
+    #[command(subcommand)]
+    Drill(OnEngine<Scratch, drill::DrillArgs>),
     /// Write a table of a backup into a file of another format
     #[command(subcommand)]
     Export(export::ExportCommand),

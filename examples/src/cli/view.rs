@@ -1,13 +1,14 @@
 //! The shapes of JSON output. Keys are in snake case, times RFC 3339 in UTC, sizes in bytes.
 
 use backup_core::BackupId;
-use backup_core::catalog::{BackupKind, BackupRecord};
+use backup_core::catalog::{BackupKind, BackupRecord, DrillRecord};
 use backup_core::engine::{Extracted, Footprint, Imported};
 use backup_core::entry::EntryInfo;
 use backup_core::log::Hole;
 use backup_core::repository::{Damage, VerifyReport};
 use backup_core::run::Restorable;
 use backup_core::{Finding, Group, LogPosition, Snapshot};
+use backup_storage::CatalogHead;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -27,6 +28,17 @@ pub(crate) struct BackupView<'a> {
     /// Where the change stream stood when the backup was complete, in the engine's notation.
     position: Option<&'a str>,
     parent: Option<BackupId>,
+    /// When a drill has last proven it, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proven_at: Option<Timestamp>,
+}
+
+impl BackupView<'_> {
+    /// With when a drill has last proven it.
+    pub(crate) fn proven(mut self, proof: Option<&DrillRecord>) -> Self {
+        self.proven_at = proof.map(|record| record.ended);
+        self
+    }
 }
 
 impl<'a> From<&'a BackupRecord> for BackupView<'a> {
@@ -44,6 +56,7 @@ impl<'a> From<&'a BackupRecord> for BackupView<'a> {
             entries: record.entries,
             position: record.snapshot.stop.as_ref().map(|position| position.text.as_str()),
             parent: record.parent,
+            proven_at: None,
         }
     }
 }
@@ -66,10 +79,13 @@ pub(crate) struct ShowView<'a> {
     group: Option<&'a Group>,
     /// `entries` is their number.
     entry_list: &'a [EntryInfo],
+    /// The drill that has proven it last, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<DrillView<'a>>,
 }
 
 impl<'a> ShowView<'a> {
-    pub(crate) fn new(record: &'a BackupRecord, entry_list: &'a [EntryInfo]) -> Self {
+    pub(crate) fn new(record: &'a BackupRecord, entry_list: &'a [EntryInfo], proof: Option<DrillView<'a>>) -> Self {
         let snapshot: &Snapshot = &record.snapshot;
         Self {
             backup: record.into(),
@@ -84,6 +100,7 @@ impl<'a> ShowView<'a> {
             facts: &snapshot.facts,
             group: snapshot.group.as_ref(),
             entry_list,
+            proof,
         }
     }
 }
@@ -122,6 +139,39 @@ pub(crate) struct RestoreView<'a> {
     pub(crate) extracted: Extracted,
     pub(crate) seconds: f64,
     pub(crate) findings: &'a [Finding],
+}
+
+/// What a drill has shown, and the entry of the catalog that tells it.
+#[derive(Debug, Serialize)]
+pub(crate) struct DrillView<'a> {
+    #[serde(flatten)]
+    record: &'a DrillRecord,
+    /// How long a real restore would have taken here, in milliseconds.
+    recovery_ms: u64,
+    /// The last entry of the catalog, which chains the record.
+    pub(crate) head: HeadView,
+}
+
+/// The last entry of the catalog.
+#[derive(Debug, Serialize)]
+pub(crate) struct HeadView {
+    generation: u32,
+    pub(crate) number: u64,
+    /// BLAKE3 of the entry as it is stored.
+    pub(crate) digest: String,
+}
+
+impl From<CatalogHead> for HeadView {
+    fn from(head: CatalogHead) -> Self {
+        let digest = head.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { generation: head.generation, number: head.number, digest }
+    }
+}
+
+impl<'a> DrillView<'a> {
+    pub(crate) fn new(record: &'a DrillRecord, head: CatalogHead) -> Self {
+        Self { record, recovery_ms: record.recovery_ms(), head: head.into() }
+    }
 }
 
 /// What a check saw.

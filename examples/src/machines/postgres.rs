@@ -8,10 +8,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::catalog::ServiceSpec;
 use backup_core::env::Env;
-use backup_core::service::{ServiceHost, Stopped};
+use backup_core::scratch::{Account, ScratchRoot};
+use backup_core::service::{DrillPlace, ServiceHost, Stopped};
 use backup_core::{BackupEngine, Error, Result, ServiceId};
 use backup_postgres::control::stopped_at;
-use backup_postgres::{PostgresEngine, PostgresSettings, Replay};
+use backup_postgres::{PostgresDrill, PostgresDrillSettings, PostgresEngine, PostgresSettings, Replay};
 use parking_lot::RwLock;
 
 use super::server::{PostgresMachine, State};
@@ -29,13 +30,22 @@ const DISCARDED: &str = "discarded";
 pub struct PostgresHost {
     machines: Arc<RwLock<BTreeMap<ServiceId, PostgresMachine>>>,
     env: Env,
+    /// Below which directory backups are proven.
+    scratch: Option<PathBuf>,
 }
 
 impl PostgresHost {
     /// These servers.
     #[must_use]
     pub fn new(machines: BTreeMap<ServiceId, PostgresMachine>, env: Env) -> Self {
-        Self { machines: Arc::new(RwLock::new(machines)), env }
+        Self { machines: Arc::new(RwLock::new(machines)), env, scratch: None }
+    }
+
+    /// Sets below which directory backups are proven by restoring them, with the programs of the machine. Nothing is proven without.
+    #[must_use]
+    pub fn with_scratch(mut self, dir: Option<PathBuf>) -> Self {
+        self.scratch = dir;
+        self
     }
 
     /// These servers from here on.
@@ -191,6 +201,15 @@ impl ServiceHost for PostgresHost {
         // Where a restore was interrupted there is no control file yet.
         let stopped = machine.data_dir.join("global/pg_control").exists();
         Ok(if stopped { Stopped::at(stopped_at(&machine.data_dir)?) } else { Stopped::default() })
+    }
+
+    async fn drill_place(&self, service: &ServiceId, _: &ServiceSpec) -> Result<Option<DrillPlace>> {
+        let Some(dir) = &self.scratch else { return Ok(None) };
+        let machine = self.machine(service)?;
+        let account = machine.run_as.as_deref().map(Account::find).transpose()?;
+        let settings = PostgresDrillSettings::default().bin_dir(&machine.bin_dir).role(&machine.role);
+        let engine = Arc::new(PostgresDrill::new(settings));
+        Ok(Some(DrillPlace::new(engine, ScratchRoot::new(dir).run_as(account))))
     }
 
     async fn discard(&self, service: &ServiceId, _: &ServiceSpec) -> Result<()> {

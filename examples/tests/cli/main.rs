@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "the harness fails the test that calls it")]
 
 mod clickhouse;
+mod drill;
 mod errors;
 mod harness;
 mod keeping;

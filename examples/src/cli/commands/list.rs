@@ -11,12 +11,18 @@ pub(super) async fn run(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
     let repository = cx.open().await?;
     let catalog = cx.work().run(repository.catalog()).await?;
     if cx.json() {
-        return cx.document(&catalog.backups().map(BackupView::from).collect::<Vec<_>>());
+        let views =
+            catalog.backups().map(|backup| BackupView::from(backup).proven(catalog.drills().proof_of(backup.id)));
+        return cx.document(&views.collect::<Vec<_>>());
     }
-    let mut table =
-        Table::new(&["backup", "engine", "kind", "ended at", "data", "new", "stored", "entries", "position"]);
+    let mut columns = vec!["backup", "engine", "kind", "ended at", "data", "new", "stored", "entries", "position"];
+    let drilled = catalog.drills().last().is_some();
+    if drilled {
+        columns.push("proven");
+    }
+    let mut table = Table::new(&columns);
     for backup in catalog.backups() {
-        table.row(vec![
+        let mut cells = vec![
             Cell::text(backup.id),
             Cell::text(&backup.snapshot.engine),
             Cell::text(backup.kind),
@@ -26,7 +32,12 @@ pub(super) async fn run(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
             Cell::Bytes(backup.stored_bytes),
             Cell::Count(backup.entries),
             Cell::text(backup.snapshot.stop.as_ref().map_or("", |position| position.text.as_str())),
-        ]);
+        ];
+        if drilled {
+            let proof = catalog.drills().proof_of(backup.id);
+            cells.push(Cell::text(proof.map(|record| record.ended.to_string()).unwrap_or_default()));
+        }
+        table.row(cells);
     }
     cx.table(&table)
 }

@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod collect;
 pub(crate) mod compact;
+pub(crate) mod drill;
 pub(crate) mod expire;
 pub(crate) mod export;
 pub(crate) mod hold;
@@ -46,6 +47,7 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
         Command::Log(engine) => log::run(&mut cx, engine).await,
         Command::Collect(args) => collect::run(&mut cx, args).await,
         Command::Compact(args) => compact::run(&mut cx, args).await,
+        Command::Drill(engine) => drill::run(&mut cx, engine).await,
         Command::Expire(args) => expire::run(&mut cx, args).await,
         Command::Export(command) => export::run(&mut cx, command).await,
         Command::Hold(command) => hold::run(&mut cx, command).await,

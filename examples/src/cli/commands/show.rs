@@ -10,7 +10,8 @@ use futures::TryStreamExt;
 
 use super::{Context, describe};
 use crate::cli::failure::Failure;
-use crate::cli::view::ShowView;
+use crate::cli::view::{DrillView, ShowView};
+use crate::human;
 use crate::table::{Cell, Table};
 
 /// Options of the command.
@@ -27,8 +28,12 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, args: ShowArgs) -> Result<(), 
     // Read whole before anything is written: output is either a complete document or an error.
     let entries: Vec<EntryInfo> = cx.work().run(source.entries(Selector::all()).try_collect()).await?;
     let backup = source.record();
+    let catalog = cx.work().run(repository.catalog()).await?;
+    let proof = catalog.drills().proof_of(id);
     if cx.json() {
-        return cx.document(&ShowView::new(backup, &entries));
+        let head = cx.work().run(async { Ok(repository.head().await?) }).await?;
+        let proof = proof.map(|record| DrillView::new(record, head));
+        return cx.document(&ShowView::new(backup, &entries, proof));
     }
     let mut about = describe(backup);
     about.row(vec![Cell::text("version"), Cell::text(&backup.snapshot.version)]);
@@ -48,6 +53,10 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, args: ShowArgs) -> Result<(), 
         if let Some(skew) = group.skew {
             about.row(vec![Cell::text("skew"), Cell::text(format!("{:?}", Duration::from_micros(skew)))]);
         }
+    }
+    if let Some(proof) = proof {
+        let took = human::duration(Duration::from_millis(proof.recovery_ms()));
+        about.row(vec![Cell::text("proven"), Cell::text(format!("{}, served after {took}", proof.ended))]);
     }
     for (name, value) in &backup.snapshot.facts {
         about.row(vec![Cell::text(name), Cell::text(first_line(value))]);

@@ -9,7 +9,7 @@ mod redis_cluster;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use backup_core::{BackupEngine, Result};
+use backup_core::{BackupEngine, DrillEngine, Error, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use futures::future::BoxFuture;
 
@@ -55,6 +55,22 @@ pub(crate) trait EngineKind: Debug + Send + Sync {
 
     /// An engine that checks stored backups and has no deployment.
     fn checker(&self) -> Result<Box<dyn BackupEngine>>;
+
+    /// Adds the options of a scratch instance.
+    fn drill_options(&self, command: Command) -> Command {
+        command
+    }
+
+    /// What proves its backups in a scratch instance.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](backup_core::ErrorKind::InvalidInput) when that cannot be done here.
+    fn drill(&self, _matches: &ArgMatches) -> Result<Box<dyn DrillEngine>> {
+        Err(Error::invalid(format!(
+            "drills of {} are not known here; verify --level engine checks its backups",
+            self.name()
+        )))
+    }
 }
 
 /// The engine of this name.
@@ -79,6 +95,16 @@ pub(crate) struct Stream;
 /// A deployment that is written.
 #[derive(Debug)]
 pub(crate) struct Target;
+
+/// A scratch instance.
+#[derive(Debug)]
+pub(crate) struct Scratch;
+
+impl Role for Scratch {
+    fn options(kind: &dyn EngineKind, command: Command) -> Command {
+        kind.drill_options(command)
+    }
+}
 
 impl Role for Source {
     fn options(kind: &dyn EngineKind, command: Command) -> Command {
@@ -131,6 +157,13 @@ impl<X> OnEngine<Target, X> {
     /// Waits until what was given up in the midst of a restore is in order again.
     pub(crate) async fn settle(&self) {
         self.kind.settle().await;
+    }
+}
+
+impl<X> OnEngine<Scratch, X> {
+    /// What proves its backups in a scratch instance.
+    pub(crate) fn drill(&self) -> Result<Box<dyn DrillEngine>> {
+        self.kind.drill(&self.matches)
     }
 }
 

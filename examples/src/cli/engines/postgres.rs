@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use backup_core::{BackupEngine, Error, Result};
+use backup_core::{BackupEngine, DrillEngine, Error, Result};
 use backup_postgres::{
-    ChangeTracking, Checkpoint, LogSlot, Method, PostgresEngine, PostgresSettings, Replay, TargetAction,
+    ChangeTracking, Checkpoint, LogSlot, Method, PostgresDrill, PostgresDrillSettings, PostgresEngine,
+    PostgresSettings, Replay, TargetAction,
 };
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
@@ -71,6 +72,25 @@ struct PostgresTarget {
     /// What the restored server does at the target
     #[arg(long, value_enum, default_value_t = ActionArg::Promote)]
     target_action: ActionArg,
+}
+
+/// The scratch instance that a drill starts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "PostgreSQL options")]
+#[group(skip)]
+struct PostgresScratch {
+    /// Where postgres is [default: the usual place of the backup's version]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// A superuser of the cluster
+    #[arg(long, value_name = "NAME", default_value = "postgres")]
+    role: String,
+    /// A library that the server has to load, because the log has records of its own (shared_preload_libraries); may be given several times
+    #[arg(long, value_name = "LIBRARY")]
+    preload: Vec<String>,
+    /// Do not check tables and indexes by the server's amcheck
+    #[arg(long)]
+    no_amcheck: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -197,6 +217,18 @@ impl EngineKind for Postgres {
 
     fn checker(&self) -> Result<Box<dyn BackupEngine>> {
         Ok(Box::new(PostgresEngine::new(PostgresSettings::default())?))
+    }
+
+    fn drill_options(&self, command: Command) -> Command {
+        PostgresScratch::augment_args(command)
+    }
+
+    fn drill(&self, matches: &ArgMatches) -> Result<Box<dyn DrillEngine>> {
+        let args = PostgresScratch::from_arg_matches(matches).map_err(misread)?;
+        let mut settings = PostgresDrillSettings::default().role(args.role).preload(args.preload);
+        settings.bin_dir = args.bin_dir;
+        settings.amcheck = !args.no_amcheck;
+        Ok(Box::new(PostgresDrill::new(settings)))
     }
 }
 

@@ -52,6 +52,11 @@ impl Premises {
         })
     }
 
+    /// Sets below which directory backups of the services of this host are proven.
+    pub(super) fn drill_below(&mut self, scratch: Option<PathBuf>) {
+        self.host = self.host.clone().with_scratch(scratch);
+    }
+
     /// Removes the machine of a service that is no more. Others may have written the file meanwhile.
     pub(super) fn forget(&mut self, service: &ServiceId) -> Result<()> {
         let path = self.path()?.to_owned();

@@ -32,6 +32,9 @@ pub(super) struct RunArgs {
     /// After how long without a sign of life another runner may take over
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     lease: Duration,
+    /// Prove backups by restoring them into scratch instances below this directory, as often as the plan says. Without it nothing is proven
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
     /// Send notices to this URL, signed with the secret
     #[arg(long, value_name = "URL")]
     webhook: Option<String>,
@@ -71,6 +74,7 @@ const MOST: usize = 1000;
 pub(super) async fn run(cx: &mut Context<'_, '_>, file: Option<PathBuf>, args: RunArgs) -> Result<(), Failure> {
     let mut premises = Premises::open(cx, file)?;
     premises.path()?;
+    premises.drill_below(args.scratch.clone());
     let services = services(cx, &premises)?;
     let log = LogOptions::default().flush_after(args.flush_after);
     let mut platform = premises.platform(cx, &premises.file.region).with_lease(args.lease).with_log(log);
@@ -81,7 +85,10 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, file: Option<PathBuf>, args: R
     let mut view = RunView::default();
     if args.once {
         match fleet.tick(cx.work()).await {
-            Ok(tick) => note(cx, &mut premises, &mut view, tick)?,
+            Ok(tick) => {
+                note(cx, &mut premises, &mut view, tick)?;
+                drills(cx, &mut premises, &fleet, &mut view).await?;
+            }
             // What was under way is finished or undone by the next run.
             Err(error) if error.kind() == ErrorKind::Cancelled => {}
             Err(error) => return Err(error.into()),
@@ -99,6 +106,25 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, file: Option<PathBuf>, args: R
         });
     }
     Ok(())
+}
+
+/// Does the drills that are due, one after the other.
+async fn drills(
+    cx: &mut Context<'_, '_>,
+    premises: &mut Premises,
+    fleet: &Fleet,
+    view: &mut RunView,
+) -> Result<(), Failure> {
+    loop {
+        match fleet.drill(cx.work()).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) if error.kind() == ErrorKind::Cancelled => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let tick = fleet.drilled();
+    note(cx, premises, view, tick)
 }
 
 /// Those of this host, or the one that is named.
@@ -222,6 +248,10 @@ fn describe(done: &Done) -> String {
         Done::Collected { condemned, deleted } => match condemned {
             Some(number) => format!("condemned collection {number}, deleted {deleted} objects"),
             None => format!("deleted {deleted} objects"),
+        },
+        Done::Drilled { record } => match &record.problem {
+            None => format!("backup {} was proven by a drill to {}", record.backup, record.target),
+            Some(problem) => format!("a drill of backup {} to {} has failed: {problem}", record.backup, record.target),
         },
         Done::PoweredOff => "powered off".to_owned(),
         Done::Restored(Some(backup)) => format!("restored from backup {backup}"),

@@ -1,6 +1,7 @@
 //! `service status`: where a service stands, what is kept and why.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use backup_core::catalog::Audited;
 use backup_core::repository::Found;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use super::place::Premises;
 use super::{Context, operator};
 use crate::cli::failure::Failure;
+use crate::human;
 use crate::table::{Cell, Table};
 
 #[derive(Debug, Args)]
@@ -97,7 +99,8 @@ async fn all(cx: &mut Context<'_, '_>, premises: &Premises) -> Result<(), Failur
     if cx.json() {
         return cx.document(&found);
     }
-    let mut table = Table::new(&["service", "kind", "plan", "stage", "backups", "newest", "next backup", "until"]);
+    let mut table =
+        Table::new(&["service", "kind", "plan", "stage", "backups", "newest", "next backup", "proven", "until"]);
     for status in &found {
         table.row(vec![
             Cell::text(&status.service),
@@ -107,6 +110,7 @@ async fn all(cx: &mut Context<'_, '_>, premises: &Premises) -> Result<(), Failur
             Cell::Count(status.backups as u64),
             Cell::text(status.newest.map(|(_, at)| at.to_string()).unwrap_or_default()),
             Cell::text(status.next_backup.map(|at| at.to_string()).unwrap_or_default()),
+            Cell::text(status.drills.last_proven.map(|at| at.to_string()).unwrap_or_default()),
             Cell::text(status.deadline.map(|at| at.to_string()).unwrap_or_default()),
         ]);
     }
@@ -213,5 +217,23 @@ fn facts(status: &ServiceStatus) -> Table {
         row("failures in a row", status.failures.to_string());
     }
     row("backups", status.backups.to_string());
+    let drills = &status.drills;
+    let took = drills.recovery_ms.map(|ms| human::duration(Duration::from_millis(ms)));
+    row(
+        "last proven",
+        match (drills.last_proven, took) {
+            (Some(at), Some(took)) => format!("{at}, served after {took}"),
+            _ => "never".to_owned(),
+        },
+    );
+    if let Some(last) = drills.last.as_ref().filter(|last| !last.has_passed()) {
+        row("last drill", format!("{} failed: {}", last.ended, last.problem.as_deref().unwrap_or_default()));
+    }
+    if let Some(drill) = &drills.under_way {
+        row("drill under way", format!("{} since {}", drill.by, drill.began));
+    }
+    if let Some(next) = drills.next {
+        row("next drill", next.to_string());
+    }
     table
 }

@@ -4,10 +4,10 @@ pub(super) mod target;
 
 use std::path::PathBuf;
 
-use backup_core::{BackupEngine, Error, Result};
+use backup_core::{BackupEngine, DrillEngine, Error, Result};
 use backup_redis::client::{TlsSettings, Trust};
 use backup_redis::node::Prefer;
-use backup_redis::{Method, RedisEngine, RedisSettings};
+use backup_redis::{Method, RedisDrill, RedisDrillSettings, RedisEngine, RedisSettings};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use futures::future::BoxFuture;
 use target::RedisTarget;
@@ -94,6 +94,19 @@ enum TrustArg {
     Nobody,
 }
 
+/// The scratch instance that a drill starts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Redis options")]
+#[group(skip)]
+struct RedisScratch {
+    /// The program, redis-server or valkey-server [default: that of this host]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+    /// A module that the server has to load, because there are data of its own; may be given several times
+    #[arg(long, value_name = "FILE")]
+    module: Vec<PathBuf>,
+}
+
 impl TlsArgs {
     pub(super) fn settings(self) -> TlsSettings {
         let mut tls = TlsSettings::default();
@@ -177,6 +190,17 @@ impl EngineKind for Redis {
 
     fn checker(&self) -> Result<Box<dyn BackupEngine>> {
         Ok(Box::new(RedisEngine::new(RedisSettings::default())?))
+    }
+
+    fn drill_options(&self, command: Command) -> Command {
+        RedisScratch::augment_args(command)
+    }
+
+    fn drill(&self, matches: &ArgMatches) -> Result<Box<dyn DrillEngine>> {
+        let args = RedisScratch::from_arg_matches(matches).map_err(misread)?;
+        let mut settings = RedisDrillSettings::default();
+        (settings.server, settings.modules) = (args.server, args.module);
+        Ok(Box::new(RedisDrill::new(settings)))
     }
 }
 
