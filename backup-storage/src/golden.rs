@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use backup_core::catalog::{
     Actor, BackupRecord, Catalog, Condemned, DrillCheck, DrillOutcome, DrillRecord, DrillStep, Event, KeyChange,
-    ManifestRef, Origin, PackId, PackMove, RestorePurpose, Role as ActorRole, RunPurpose, ServiceChange, ServiceSpec,
-    SessionPacks, Totals, Wrap,
+    ManifestRef, Origin, PackDamage, PackId, PackMove, RestorePurpose, Role as ActorRole, RunPurpose, ServiceChange,
+    ServiceSpec, SessionPacks, Totals, Verification, VerifyPass, VerifyPlace, Wrap,
 };
 use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
 use backup_core::env::Env;
@@ -282,6 +282,31 @@ fn journal_events_of_drills() {
     let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
         Entry { number: 5, previous: [3; 32], nonce: [4; 16], at, genesis: None, events };
     check("journal-entry-drills.hex", &entry);
+}
+
+#[test]
+fn journal_events_of_damage() {
+    let at = Env::seeded(0).now();
+    let by = Actor::new(ActorRole::Platform, "verify");
+    let pack = PackId { session: session(), number: 3 };
+    let damage = |problem: &str, backups| PackDamage { pack, problem: problem.to_owned(), backups };
+    let through =
+        [None, Some(VerifyPlace::Pack(pack)), Some(VerifyPlace::Log { epoch: LogEpoch(2), sequence: 70_000 })];
+    let verified = |through| {
+        let mut verification = Verification::new("budget", at, at);
+        (verification.objects, verification.read_bytes, verification.problems) = (5, 1 << 33, 1);
+        verification.pass = Some(VerifyPass { began: at, through });
+        Event::Verified { verification: Box::new(verification) }
+    };
+    let mut events = vec![
+        Event::PacksDamaged { packs: vec![damage("torn", vec![backup()]), damage("gone", vec![])], at },
+        Event::Mended { packs: vec![pack], log: vec!["log/2/x".to_owned()], by, at },
+        Event::Verified { verification: Box::new(Verification::new("sample", at, at)) },
+    ];
+    events.extend(through.map(verified));
+    let entry: Entry<<Catalog as crate::journal::Fold>::Event> =
+        Entry { number: 5, previous: [3; 32], nonce: [4; 16], at, genesis: None, events };
+    check("journal-entry-damage.hex", &entry);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! keys/<epoch %04d>/<recipient>.<%016x>       epoch keys, wrapped later
 //! epochs/<epoch %04d>                         succession: which key follows, sealed in the epoch before
 //! catalog/<generation %04d>/<number %020d>    the journal; a rebuild begins a new generation
+//! checkpoints/<generation %04d>/<number %020d>   the journal up to an entry, in one object; may be missing
 //! packs/<session>/<number %06d>               packs: content, block maps and manifests
 //! packs/<session>/commit                      witness: which journal entry made this session a backup
 //! packs/<session>/alive-<number %06d>         sign of life of a session that has not ended
@@ -23,6 +24,8 @@ use crate::store::ObjectName;
 
 /// The folder of the journal's generations.
 pub(crate) const CATALOG: &str = "catalog";
+/// The folder of checkpoints of the journal.
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// The folder of all sessions.
 pub(crate) const PACKS: &str = "packs";
 /// How the names of signs of life begin.
@@ -87,6 +90,21 @@ pub(crate) fn entry(generation: u32, number: u64) -> Result<ObjectName> {
     ObjectName::new(format!("{CATALOG}/{generation:04}/{number:020}"))
 }
 
+/// The folder of the entries of one generation.
+pub(crate) fn generation(generation: u32) -> String {
+    format!("{CATALOG}/{generation:04}")
+}
+
+/// The checkpoint of the journal up to an entry.
+pub(crate) fn checkpoint(generation: u32, number: u64) -> Result<ObjectName> {
+    ObjectName::new(format!("{CHECKPOINTS}/{generation:04}/{number:020}"))
+}
+
+/// Generation and number of the entry up to which the checkpoint `name` goes. Foreign names are `None`.
+pub(crate) fn checkpoint_place(name: &str) -> Option<(u32, u64)> {
+    numbered(name.strip_prefix(CHECKPOINTS)?)
+}
+
 /// One pack.
 pub(crate) fn pack(id: PackId) -> Result<ObjectName> {
     ObjectName::new(format!("{PACKS}/{}/{:06}", id.session, id.number))
@@ -145,7 +163,12 @@ pub(crate) fn session_object(name: &str) -> Option<SessionObject> {
 
 /// Generation and number of the journal entry `name`. Foreign names are `None`.
 pub(crate) fn entry_place(name: &str) -> Option<(u32, u64)> {
-    let (generation, number) = name.strip_prefix(CATALOG)?.strip_prefix('/')?.split_once('/')?;
+    numbered(name.strip_prefix(CATALOG)?)
+}
+
+/// Two numbers behind slashes.
+fn numbered(rest: &str) -> Option<(u32, u64)> {
+    let (generation, number) = rest.strip_prefix('/')?.split_once('/')?;
     let digits = |text: &str, len: usize| text.len() >= len && text.bytes().all(|b| b.is_ascii_digit());
     (digits(generation, 4) && digits(number, 20)).then_some(())?;
     Some((generation.parse().ok()?, number.parse().ok()?))
@@ -164,6 +187,8 @@ mod tests {
         assert_eq!(session_object(witness(session).unwrap().as_str()), Some(SessionObject::Witness(session)));
         assert_eq!(session_object(alive(session, 3).unwrap().as_str()), Some(SessionObject::Alive(session)));
         assert_eq!(entry_place(entry(1, 42).unwrap().as_str()), Some((1, 42)));
+        assert_eq!(checkpoint_place(checkpoint(1, 42).unwrap().as_str()), Some((1, 42)));
+        assert_eq!(checkpoint_place(entry(1, 42).unwrap().as_str()), None);
         for foreign in ["packs", "packs/x/000001", "packs/x", "other/y/000001", "packs/../000001"] {
             assert_eq!(session_object(foreign), None, "{foreign}");
         }

@@ -4,6 +4,7 @@
 //! a process of its own so that processor time and memory are its own, and writes the figures as JSON, as a table
 //! and as a drawing. Nothing here is a test: figures are compared, never asserted.
 
+mod catalog;
 mod changes;
 mod chart;
 mod clickhouse;
@@ -43,6 +44,14 @@ enum Bench {
         /// Size of the database in MB.
         #[arg(long, default_value_t = 1024)]
         size: u64,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A vault with very many backups: how long it takes until its catalog is known, with a checkpoint and without.
+    Catalog {
+        /// How many backups.
+        #[arg(long, default_value_t = 100_000)]
+        backups: u64,
         #[command(flatten)]
         common: Common,
     },
@@ -94,6 +103,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Arguments::parse().bench {
         Bench::Postgres { size, common } => runtime.block_on(postgres::run(size, common.runs, &common.out)),
+        Bench::Catalog { backups, common } => runtime.block_on(catalog::run(backups, common.runs, &common.out)),
         Bench::Changes { size, common } => runtime.block_on(changes::run(size, common.runs, &common.out)),
         Bench::Wal { size, common } => runtime.block_on(wal::run(size, common.runs, &common.out)),
         Bench::Redis { size, common } => runtime.block_on(redis::run(size, common.runs, &common.out)),

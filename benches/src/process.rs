@@ -32,6 +32,8 @@ pub(crate) enum Work {
     Restore { vault: PathBuf, into: PathBuf },
     /// Full verification.
     Verify { vault: PathBuf },
+    /// Opens the vault and reads its catalog.
+    Catalog { vault: PathBuf },
     /// The log from a slot's position to `end` into the vault, which is made.
     Capture { vault: PathBuf, url: String, slot: String, end: String },
     /// The same by `pg_receivewal` into a folder, and every complete segment through `zstd -1`.
@@ -63,6 +65,7 @@ impl Work {
             Self::Backup { vault, url, changes } => vec!["backup".into(), vault.into(), url.into(), changes.into()],
             Self::Restore { vault, into } => vec!["restore".into(), vault.into(), into.into()],
             Self::Verify { vault } => vec!["verify".into(), vault.into()],
+            Self::Catalog { vault } => vec!["catalog".into(), vault.into()],
             Self::Capture { vault, url, slot, end } => {
                 vec!["capture".into(), vault.into(), url.into(), slot.into(), end.into()]
             }
@@ -135,6 +138,13 @@ pub(crate) async fn work(work: Work) -> Result<(), Error> {
                 return Err(format!("{:?}", report.damages).into());
             }
             (report.read_bytes, 0)
+        }
+        Work::Catalog { vault } => {
+            let repository = open(&vault).await?;
+            let catalog = repository.catalog().await?;
+            // Requests stand where others have bytes.
+            let metrics = repository.store().metrics();
+            (catalog.backups().count() as u64, metrics.get.requests + metrics.list.requests + metrics.head.requests)
         }
         Work::Capture { vault, url, slot, end } => {
             let settings = PostgresSettings::default().url(url).slot(LogSlot::Named(slot));

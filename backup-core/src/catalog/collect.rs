@@ -273,9 +273,12 @@ impl Catalog {
     }
 
     pub(super) fn end_sweep(&mut self, number: u64) -> Result<(), Rejected> {
-        if self.collect.existing(number)?.sweeping.is_none() {
+        let collection = self.collect.existing(number)?;
+        if collection.sweeping.is_none() {
             return Err(Rejected::SweepNotBegun(number));
         }
+        // What was wrong with what is gone is nobody's concern.
+        self.damage.forget(&collection.condemned.packs);
         self.collect.pending.remove_mut(&number);
         Ok(())
     }

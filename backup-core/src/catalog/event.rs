@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use minicbor::{Decode, Encode};
 
-use super::{Actor, BackupRecord, Condemned, DrillRecord, KeyChange, PackMove, ServiceChange};
+use super::{
+    Actor, BackupRecord, Condemned, DrillRecord, KeyChange, PackDamage, PackId, PackMove, ServiceChange, Verification,
+};
 use crate::error::Error;
 use crate::id::{BackupId, DrillId, SessionId};
 use crate::log::{LineageRecord, LogEpoch, LogPurpose};
@@ -324,6 +326,39 @@ pub enum Event {
         /// From here on it counts as given up, unless something more was said.
         #[cbor(n(3), with = "crate::cbor::timestamp")]
         until: Timestamp,
+    },
+    /// Packs were found missing or damaged. No backup builds on those that are harmed by it any more.
+    #[n(29)]
+    PacksDamaged {
+        /// What is wrong with which pack. What was said of the same pack before is replaced.
+        #[n(0)]
+        packs: Vec<PackDamage>,
+        /// When it was noticed.
+        #[cbor(n(1), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// What was damaged is there again as it was written.
+    #[n(30)]
+    Mended {
+        /// The packs.
+        #[n(0)]
+        packs: Vec<PackId>,
+        /// The names of objects of the log.
+        #[n(1)]
+        log: Vec<String>,
+        /// Who saw it.
+        #[n(2)]
+        by: Actor,
+        /// When.
+        #[cbor(n(3), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// Stored content was read and compared with what was written.
+    #[n(31)]
+    Verified {
+        /// How much, and how it came out.
+        #[n(0)]
+        verification: Box<Verification>,
     },
     /// Something happened to the repository's keys.
     #[n(20)]

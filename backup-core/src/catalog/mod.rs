@@ -6,6 +6,7 @@
 //! event again and learns from the rejection that it must not commit it.
 
 mod collect;
+mod damage;
 mod drill;
 mod event;
 mod keys;
@@ -15,6 +16,7 @@ mod rejected;
 mod service;
 
 pub use collect::{Collection, Condemned, PackMove, SessionPacks};
+pub use damage::{Harm, PackDamage, Verification, VerifyPass, VerifyPlace};
 pub use drill::{CheckOutcome, DrillCheck, DrillOutcome, DrillRecord, DrillStep, DrillUnderWay, Drills};
 pub use event::{CloseReason, Event};
 pub use keys::{KeyChange, KeyRecipient, KeyRejected, KeyState, Wrap};
@@ -45,6 +47,8 @@ pub enum SessionState {
         parent: Option<BackupId>,
         /// The sessions it pins.
         adopted: Vec<SessionId>,
+        /// How often damage had been reported by then.
+        reports: u64,
     },
     /// It became this backup.
     Committed(BackupId),
@@ -64,6 +68,7 @@ pub struct Catalog {
     holds: BTreeMap<BackupId, BTreeMap<String, Hold>>,
     service: Option<Box<ServiceState>>,
     collect: collect::State,
+    damage: damage::State,
     keys: Arc<KeyState>,
     drills: Arc<Drills>,
 }
@@ -105,12 +110,20 @@ impl Catalog {
                 if let Some(gone) = adopted.iter().find(|s| self.collect.is_touched(**s)) {
                     return Err(Rejected::SessionCollected(*gone));
                 }
-                let state = SessionState::Open { at: *at, parent: *parent, adopted: adopted.clone() };
+                if let Some(parent) = parent {
+                    self.sound(*parent)?;
+                }
+                if let Some(damaged) = adopted.iter().find(|s| self.damage.is_touched(**s)) {
+                    return Err(Rejected::SessionDamaged(*damaged));
+                }
+                let (parent, adopted, reports) = (*parent, adopted.clone(), self.damage.reports());
+                let state = SessionState::Open { at: *at, parent, adopted, reports };
                 self.sessions.insert_mut(*session, state);
                 self.collect.pin();
             }
             Event::BackupCommitted { record } => {
                 self.open_session(record.session)?;
+                self.reuses_nothing_damaged(record)?;
                 self.insert(record)?;
             }
             Event::SessionClosed { session, reason, .. } => {
@@ -162,6 +175,13 @@ impl Catalog {
                 }
                 moves.iter().for_each(|moved| self.collect.add_move(*moved));
             }
+            Event::PacksDamaged { packs, at } => self.report_damage(packs, *at),
+            Event::Mended { packs, log, .. } => {
+                self.damage.mend(packs);
+                let state = Arc::make_mut(&mut self.log);
+                log.iter().for_each(|object| drop(state.damages.remove(object)));
+            }
+            Event::Verified { verification } => self.damage.verified(verification),
             Event::Service { change, lease, by, at } => {
                 service::apply(&mut self.service, (change, *lease), (by, *at), self.holds.len())?;
             }

@@ -154,6 +154,25 @@ pub enum Rejected {
         /// The collection.
         collection: u64,
     },
+    /// A backup that is harmed by damage cannot be built on.
+    #[error("backup {backup} is damaged: {problem}")]
+    BackupDamaged {
+        /// The backup.
+        backup: BackupId,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A backup reuses content of a session of which something was found damaged after it had begun.
+    #[error("content of session {session}, which backup {backup} reuses, was found damaged meanwhile")]
+    ReuseDamaged {
+        /// The backup.
+        backup: BackupId,
+        /// The session.
+        session: SessionId,
+    },
+    /// A session builds on another one of which something was found damaged.
+    #[error("content of session {0} was found damaged, so nobody can build on it")]
+    SessionDamaged(SessionId),
     /// The service is being destroyed.
     #[error("the service is being purged")]
     Purging,

@@ -6,11 +6,11 @@ use crate::position::Lineage;
 use crate::snapshot::{Consistency, Snapshot};
 use proptest::prelude::*;
 
-fn session(n: u8) -> SessionId {
+pub(super) fn session(n: u8) -> SessionId {
     SessionId::from_bytes([n; 16])
 }
 
-fn record(n: u8, parent: Option<u8>, reused: &[u8]) -> BackupRecord {
+pub(super) fn record(n: u8, parent: Option<u8>, reused: &[u8]) -> BackupRecord {
     let now = Env::seeded(0).now();
     let snapshot = Snapshot::new("test", "1", "source", "none", Consistency::PointInTime, (now, now));
     BackupRecord::new(
@@ -26,11 +26,11 @@ fn record(n: u8, parent: Option<u8>, reused: &[u8]) -> BackupRecord {
     )
 }
 
-fn opened(n: u8) -> Event {
+pub(super) fn opened(n: u8) -> Event {
     Event::SessionOpened { session: session(n), at: Env::seeded(0).now(), parent: None, adopted: vec![] }
 }
 
-fn committed(n: u8) -> Event {
+pub(super) fn committed(n: u8) -> Event {
     Event::BackupCommitted { record: Box::new(record(n, None, &[])) }
 }
 

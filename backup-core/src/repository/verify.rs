@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
+
 use crate::error::{Error, Result};
 use crate::id::BackupId;
 
@@ -16,17 +18,39 @@ pub enum VerifyLevel {
     Objects,
     /// Also: this share of the objects, in percent (1 to 100), is read and decoded.
     Sample(u8),
+    /// Also: so many stored bytes are read and decoded, from where the last verification of this level ended, and after the last object from the
+    /// first one again. So what was read longest ago comes first, and a budget a day reads everything in turn. At least one object is read.
+    Budget(u64),
     /// Also: every object is read and every byte decoded and compared with its digest.
     Full,
+}
+
+impl VerifyLevel {
+    /// Its name: `catalog`, `objects`, `sample`, `budget`, `full`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Catalog => "catalog",
+            Self::Objects => "objects",
+            Self::Sample(_) => "sample",
+            Self::Budget(_) => "budget",
+            Self::Full => "full",
+        }
+    }
+
+    /// Whether content is read.
+    #[must_use]
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Sample(_) | Self::Budget(_) | Self::Full)
+    }
 }
 
 impl fmt::Display for VerifyLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Catalog => f.write_str("catalog"),
-            Self::Objects => f.write_str("objects"),
             Self::Sample(percent) => write!(f, "sample ({percent} %)"),
-            Self::Full => f.write_str("full"),
+            Self::Budget(bytes) => write!(f, "budget ({bytes} bytes)"),
+            other => f.write_str(other.name()),
         }
     }
 }
@@ -81,6 +105,8 @@ pub struct VerifyReport {
     pub garbage_objects: u64,
     /// Their size in bytes.
     pub garbage_bytes: u64,
+    /// Everything that was needed at this moment, and still is, was read since, by this verification and those before it.
+    pub read_since: Option<Timestamp>,
 }
 
 impl VerifyReport {

@@ -26,7 +26,7 @@ impl BackupOptions {
 ///
 /// A deployment with a [blocker](Severity::Blocker) is refused before anything is written. A parent of another source is
 /// never used: content is compared only with a backup of the same deployment, because sizes, times and identities mean
-/// nothing across deployments. The newest one is looked for among those; one that was named must be of the same.
+/// nothing across deployments. The newest one is looked for among those that nothing is known to harm; one that was named must be of the same.
 ///
 /// # Cancel safety
 /// Dropping the future, or cancelling `work`, leaves no visible backup unless the commit had already landed.
@@ -52,13 +52,14 @@ pub async fn backup(
             let catalog = work.run(repository.catalog()).await?;
             catalog
                 .backups()
-                .filter(own)
+                .filter(|backup| own(backup) && catalog.is_sound(backup.id))
                 .max_by_key(|b| (b.ended_at, b.id))
                 .map_or(ParentChoice::None, |b| ParentChoice::Backup(b.id))
         }
         ParentChoice::Backup(id) => {
             let catalog = work.run(repository.catalog()).await?;
             let named = catalog.existing(id).map_err(Rejected::asked)?;
+            catalog.sound(id).map_err(Rejected::asked)?;
             if !own(&named) {
                 let Snapshot { engine: other, source, .. } = &named.snapshot;
                 return Err(Error::invalid(format!(

@@ -59,14 +59,14 @@ impl Choices<'_> {
     }
 
     /// The newest state is where the history ends that the source follows. A backup may be newer than that, when nobody has captured
-    /// what came before it.
+    /// what came before it. One that is known to be harmed is chosen only where there is no other.
     async fn latest(&self) -> Result<Choice> {
         let engine = self.name();
         let newest = self
             .catalog
             .backups()
             .filter(|b| b.snapshot.engine == engine)
-            .max_by_key(|b| (b.snapshot.consistent_at(), b.ended_at, b.id))
+            .max_by_key(|b| (self.catalog.is_sound(b.id), b.snapshot.consistent_at(), b.ended_at, b.id))
             .ok_or_else(|| Error::invalid(format!("there is no {engine} backup to restore")))?;
         let windows = self.windows().await?.windows;
         let followed = windows.iter().filter(|timed| !timed.window.orphaned).max_by_key(|timed| timed.to_time);

@@ -44,13 +44,42 @@ pub struct Retention {
 
 impl Retention {
     /// What `profile` keeps at `now`. Without a ledger nothing is said about the log, and no backup is taken for the base of any.
+    ///
+    /// A backup that is known to be harmed is no reason to let a sound one go, nor log behind that: what is kept is what would be kept if
+    /// the harmed ones were not there, and of those what would be kept if they were sound.
     #[must_use]
     pub fn of(profile: &Profile, catalog: &Catalog, ledger: Option<&Ledger>, now: Timestamp) -> Self {
+        let all = Self::among(profile, catalog, ledger, now, |_| true);
+        if catalog.backups().all(|backup| catalog.is_sound(backup.id)) {
+            return all;
+        }
+        let mut sound = Self::among(profile, catalog, ledger, now, |backup| catalog.is_sound(backup));
+        let harmed = all.plan.backups.into_iter().filter(|plan| !catalog.is_sound(plan.id));
+        sound.plan.backups.extend(harmed);
+        sound.plan.backups.sort_by_key(|plan| plan.id);
+        for log in &mut sound.plan.logs {
+            let other =
+                all.plan.logs.iter().find(|other| other.lineage == log.lineage).and_then(|other| other.keep_from);
+            log.keep_from = match (log.keep_from, other) {
+                (Some(own), Some(other)) => Some(own.min(other)),
+                (own, other) => own.or(other),
+            };
+        }
+        sound
+    }
+
+    fn among(
+        profile: &Profile,
+        catalog: &Catalog,
+        ledger: Option<&Ledger>,
+        now: Timestamp,
+        counts: impl Fn(BackupId) -> bool,
+    ) -> Self {
         let mut numbers = Numbers::default();
         let logs = ledger.map(|ledger| logs(ledger, catalog, &mut numbers, now)).unwrap_or_default();
         let following = ledger.and_then(|ledger| ledger.trunk().map(|trunk| numbers.of(trunk)));
         let lineages = ledger.map(|ledger| ledger.lineages().map(|record| record.lineage.clone()).collect());
-        let backups = catalog.backups().map(|record| {
+        let backups = catalog.backups().filter(|record| counts(record.id)).map(|record| {
             let mut backup = Backup::new(record.id, record.started_at, record.ended_at).with_bytes(record.data_bytes);
             for (_, hold) in catalog.holds(record.id) {
                 backup = if hold.log { backup.held_with_log() } else { backup.held() };

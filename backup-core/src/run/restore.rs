@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::choose::{Choice, Choices};
-use crate::catalog::BackupRecord;
+use crate::catalog::{BackupRecord, Catalog};
 use crate::engine::{
     BackupEngine, BackupSource, CheckContext, CheckReport, Footprint, RestoreContext, RestoreLog, Restored, Work,
 };
@@ -77,8 +77,23 @@ pub async fn plan_restore(
     let cx = RestoreContext::new(work.clone(), Arc::clone(&source), target.clone())
         .with_selector(selector.clone())
         .with_log(log.clone());
-    let findings = work.run(engine.assess_restore(&cx)).await?;
+    let mut findings = work.run(engine.assess_restore(&cx)).await?;
+    findings.extend(harm(&catalog, &backup));
     Ok(RestorePlan { backup, target, selector, footprint, findings, source, log })
+}
+
+/// What is known to harm the backup that was chosen, and newer ones that were passed over for being harmed.
+fn harm(catalog: &Catalog, chosen: &BackupRecord) -> Vec<Finding> {
+    let finding = |code: &'static str, backup: &BackupRecord, text: String| {
+        Finding::new(Severity::Warning, code, text).about(backup.id.to_string())
+    };
+    let own = catalog.harm(chosen.id).map(|(pack, harm)| {
+        finding("backup-damaged", chosen, format!("what lies in pack {pack} cannot be restored: {}", harm.problem))
+    });
+    let same = |b: &&BackupRecord| b.snapshot.engine == chosen.snapshot.engine && b.ended_at > chosen.ended_at;
+    let newer = catalog.backups().filter(same).filter(|b| !catalog.is_sound(b.id) && catalog.is_sound(chosen.id));
+    let newer = newer.map(|b| finding("newer-backup-damaged", b, format!("it ended at {} and is damaged", b.ended_at)));
+    own.chain(newer).collect()
 }
 
 /// Does what `plan` says.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::catalog::Catalog;
+use crate::catalog::{BackupRecord, Catalog};
 use crate::engine::{LogSource, RestoreLog, Work};
 use crate::error::Result;
 use crate::log::{BackupPoint, Hole, Window};
@@ -45,7 +45,9 @@ pub async fn windows(repository: &dyn Repository, engine: Option<&str>, work: &W
 /// As [`windows`], of what was read already.
 pub(super) async fn timed(catalog: &Catalog, log: &Arc<dyn LogSource>, engine: Option<&str>) -> Result<Restorable> {
     let ledger = log.ledger();
-    let chosen = catalog.backups().filter(|b| engine.is_none_or(|engine| b.snapshot.engine == engine));
+    // Nothing can be reached from a backup that is known to be harmed.
+    let own = |b: &&BackupRecord| engine.is_none_or(|engine| b.snapshot.engine == engine);
+    let chosen = catalog.backups().filter(own).filter(|b| catalog.is_sound(b.id));
     let mut windows = Vec::new();
     for window in ledger.windows(chosen.filter_map(BackupPoint::of)) {
         let newest = window.backups.iter().map(|backup| backup.at).max();

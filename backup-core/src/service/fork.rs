@@ -135,7 +135,9 @@ impl ManagedService {
             latest,
         };
         match target {
-            ForkTarget::Latest => Ok(origin(catalog.latest().ok_or_else(none)?.id, None, true)),
+            ForkTarget::Latest => {
+                Ok(origin(catalog.latest_sound().or(catalog.latest()).ok_or_else(none)?.id, None, true))
+            }
             ForkTarget::Backup(id) => {
                 let found = catalog.existing(id).map_err(Rejected::asked)?;
                 Ok(origin(found.id, None, false))

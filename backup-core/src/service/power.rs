@@ -82,7 +82,7 @@ impl ManagedService {
     /// As [`power_on`](Self::power_on).
     pub async fn replace_node(&self, actor: &Actor, work: &Work) -> Result<()> {
         Action::Repair.permit(actor)?;
-        if self.catalog().await?.latest().is_none() {
+        if self.catalog().await?.latest_sound().is_none() {
             return Err(Error::invalid(format!("service {} has no backup that could be restored", self.id)));
         }
         self.restored(actor, RestorePurpose::Disaster, work).await
@@ -170,7 +170,7 @@ impl ManagedService {
             host.stop(&self.id, &service.spec).await?;
             return Ok(());
         }
-        if self.catalog().await?.latest().is_none() {
+        if self.catalog().await?.latest_sound().is_none() {
             self.take(held, RunPurpose::Final, self.platform.env().now(), work).await?;
         }
         self.drain(&engine, held, &service.spec, work).await
@@ -243,7 +243,7 @@ impl ManagedService {
             return Ok(());
         }
         host.quiesce(&self.id, spec).await?;
-        if engine.log().is_none() || self.catalog().await?.latest().is_none() {
+        if engine.log().is_none() || self.catalog().await?.latest_sound().is_none() {
             self.take(held, RunPurpose::Final, self.platform.env().now(), work).await?;
         }
         if engine.log().is_none() { Ok(()) } else { self.drain(&engine, held, spec, work).await }
@@ -253,7 +253,8 @@ impl ManagedService {
     async fn leads_to(&self, end: &LogPosition) -> Result<bool> {
         let ledger = self.repository.log().await?.ledger();
         let catalog = self.catalog().await?;
-        let mut stops = catalog.backups().filter_map(|backup| backup.snapshot.stop.as_ref());
+        let sound = catalog.backups().filter(|backup| catalog.is_sound(backup.id));
+        let mut stops = sound.filter_map(|backup| backup.snapshot.stop.as_ref());
         Ok(stops.any(|stop| {
             stop.lineage == end.lineage && stop.offset == end.offset
                 || ledger.paths(stop).iter().any(|path| path.passes(&end.lineage, end.offset))
@@ -273,7 +274,7 @@ impl ManagedService {
     ) -> Result<()> {
         let (repository, clock) = (&self.repository, self.platform.env().clock());
         let log = engine.log().ok_or_else(|| Error::internal("an engine has lost its log"))?;
-        let newest = self.catalog().await?.latest().and_then(|backup| backup.snapshot.stop.clone());
+        let newest = self.catalog().await?.latest_sound().and_then(|backup| backup.snapshot.stop.clone());
         let now = engine.inspect().await?.position;
         let sink = repository.open_log(LogOptions::default(), work).await?;
         let cancel = work.cancel().child_token();

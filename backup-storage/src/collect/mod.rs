@@ -32,13 +32,16 @@ use backup_core::{Finding, SessionId, Severity};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::journal::Journal;
+use crate::journal::{Due, Journal};
 use plan::{Garbage, signed};
 use repack::Sparse;
 use survey::Survey;
 
 /// How often everything is worked out again because somebody has begun a backup meanwhile.
 const TRIES: u32 = 16;
+
+/// A checkpoint of the catalog is made when so many of its entries are behind the last one.
+const CHECKPOINT: u64 = 64;
 
 /// What was worked out.
 struct Worked {
@@ -90,6 +93,10 @@ pub(crate) async fn collect(
         condemn(context, journal, options, work, &mut outcome).await?;
         if options.grace.is_zero() && outcome.findings.iter().all(|finding| finding.code != "delete-refused") {
             sweep_due(context, journal, options, &mut outcome).await?;
+        }
+        // Reading the catalog is what everything begins with.
+        if let Err(error) = journal.checkpoint(Due::After(CHECKPOINT)).await {
+            tracing::warn!(%error, "a checkpoint of the catalog could not be made");
         }
         for (backup, why) in &outcome.plan.unreadable {
             let text = format!("what it might need stays, because its manifest cannot be read: {why}");

@@ -8,10 +8,12 @@
 //! reading is succeeded by a new *generation* that is rebuilt from packs; writers of the old generation find out after
 //! their next create and report a conflict.
 
+mod checkpoint;
 mod entry;
 
 pub(crate) mod keys;
 
+pub(crate) use checkpoint::Due;
 pub(crate) use entry::{Entry, EpochRecord, FORMAT, Genesis, PlainObject};
 
 use std::collections::BTreeMap;
@@ -79,6 +81,8 @@ pub(crate) struct Journal<F> {
     head: Mutex<Option<Head<F>>>,
     /// The newest state that was seen, for those who need not know better.
     seen: parking_lot::Mutex<Option<Arc<F>>>,
+    /// The last entry of the newest checkpoint that was met; 0 before the first.
+    checkpointed: std::sync::atomic::AtomicU64,
 }
 
 /// A prefix of the history, folded.
@@ -104,7 +108,8 @@ pub(crate) struct Place {
 impl<F: Fold> Journal<F> {
     /// A journal whose entries are read at the first use.
     pub(crate) fn new(store: Store, keyring: Keyring, env: Env) -> Self {
-        Self { store, keyring, env, head: Mutex::new(None), seen: parking_lot::Mutex::new(None) }
+        let (head, seen) = (Mutex::new(None), parking_lot::Mutex::new(None));
+        Self { store, keyring, env, head, seen, checkpointed: std::sync::atomic::AtomicU64::new(0) }
     }
 
     /// The newest state that was seen so far, without asking the store. None before the first time.
@@ -276,14 +281,28 @@ impl<F: Fold> Journal<F> {
         }
     }
 
-    /// Reads the newest generation from its first entry.
+    /// Reads the newest generation, from its newest checkpoint or its first entry.
     async fn load(&self) -> Result<Head<F>> {
+        if let Some(mut head) = self.from_checkpoint().await? {
+            let last = layout::entry(head.generation, head.number)?;
+            let names = self.store.names_after(&layout::generation(head.generation), &last).await?;
+            let numbers = names.iter().filter_map(|name| Some(layout::entry_place(name.as_str())?.1)).collect();
+            self.read_on(head.generation, numbers, Some(&mut head)).await?;
+            return Ok(head);
+        }
         let Some((generation, numbers)) = self.listing().await?.pop_last() else {
             return Err(Error::damaged("the repository has no catalog"));
         };
+        let head = self.read_on(generation, numbers, None).await?;
+        head.ok_or_else(|| Error::damaged(format!("generation {generation} of the catalog is empty")))
+    }
+
+    /// Folds the entries with these numbers, which were listed, onto `head`; with none, from the first one on. Returns the head of the latter.
+    async fn read_on(&self, generation: u32, numbers: Vec<u64>, head: Option<&mut Head<F>>) -> Result<Option<Head<F>>> {
         // Probing would take a missing entry in the middle for the end of history, and write a second one: list instead.
+        let next = head.as_ref().map_or(1, |head| head.number + 1);
         let last = numbers.last().copied().unwrap_or(0);
-        if let Some(missing) = (1..=last).zip(&numbers).find_map(|(n, found)| (n != *found).then_some(n)) {
+        if let Some(missing) = (next..=last).zip(&numbers).find_map(|(n, found)| (n != *found).then_some(n)) {
             return Err(Error::damaged(format!("object {} is missing", layout::entry(generation, missing)?)));
         }
         let mut entries = stream::iter(numbers)
@@ -293,17 +312,17 @@ impl<F: Fold> Journal<F> {
                 Ok::<_, Error>((name, object))
             })
             .buffered(FETCH_AHEAD);
-        let mut head = None;
+        let (mut own, mut given) = (None, head);
         while let Some((name, object)) = entries.try_next().await? {
-            match &mut head {
-                None => head = Some(self.first(generation, &name, &object)?),
+            match given.as_deref_mut().or(own.as_mut()) {
+                None => own = Some(self.first(generation, &name, &object)?),
                 Some(head) => {
                     keys::learn(&self.keyring, head.state.keys()).await?;
                     self.fold(head, &name, &object)?;
                 }
             }
         }
-        head.ok_or_else(|| Error::damaged(format!("generation {generation} of the catalog is empty")))
+        Ok(own)
     }
 
     /// The numbers of the entries of every generation, in order.

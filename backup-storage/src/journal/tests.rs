@@ -5,7 +5,7 @@ use backup_core::ServiceId;
 
 /// The numbers 1, 2, 3 … in this order, each once.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Counter(u64);
+pub(super) struct Counter(pub(super) u64);
 
 impl Fold for Counter {
     type Event = u64;
@@ -19,7 +19,7 @@ impl Fold for Counter {
     }
 }
 
-fn genesis(keyring: &Keyring, env: &Env) -> Genesis {
+pub(super) fn genesis(keyring: &Keyring, env: &Env) -> Genesis {
     Genesis {
         format: FORMAT,
         repository: *keyring.repository().as_bytes(),
@@ -31,7 +31,7 @@ fn genesis(keyring: &Keyring, env: &Env) -> Genesis {
     }
 }
 
-async fn journal(store: &Store) -> Journal<Counter> {
+pub(super) async fn journal(store: &Store) -> Journal<Counter> {
     let keyring = keyring(1);
     let env = Env::seeded(2);
     let journal = Journal::new(store.clone(), keyring.clone(), env.clone());
@@ -40,11 +40,11 @@ async fn journal(store: &Store) -> Journal<Counter> {
 }
 
 /// A second process with other randomness.
-fn other(store: &Store, seed: u64) -> Journal<Counter> {
+pub(super) fn other(store: &Store, seed: u64) -> Journal<Counter> {
     Journal::new(store.clone(), keyring(1), Env::seeded(seed))
 }
 
-async fn replace(store: &Store, name: &ObjectName, object: Vec<u8>) {
+pub(super) async fn replace(store: &Store, name: &ObjectName, object: Vec<u8>) {
     store.delete(name).await.unwrap();
     assert!(store.create(name, object).await.unwrap().is_ours());
 }

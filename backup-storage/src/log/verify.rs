@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backup_core::catalog::{Catalog, Event};
+use backup_core::catalog::{Catalog, Event, VerifyPlace};
 use backup_core::engine::Work;
 use backup_core::log::{BackupPoint, Ledger, LogEpoch, LogRange};
 use backup_core::observe::Phase;
@@ -23,7 +23,7 @@ use super::{LogCache, object};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::blocking;
 use crate::journal::Journal;
-use crate::verify::describe;
+use crate::verify::{Choice, describe};
 
 /// What is wrong with a piece.
 #[derive(Debug)]
@@ -43,16 +43,20 @@ pub(crate) struct Seen {
     /// Pieces that do not count: beyond the end of their writer, expired, or known to be damaged.
     pub(crate) garbage_objects: u64,
     pub(crate) garbage_bytes: u64,
+    /// What the catalog is to be told.
+    pub(crate) events: Vec<Event>,
+    /// Objects that were known to be damaged and were found as they were written.
+    pub(crate) mended: Vec<String>,
 }
 
-/// Checks the log at `level`, and commits what is damaged.
+/// Checks the log. What is read of it, `choice` says.
 ///
 /// # Errors
 /// When checking itself was not possible.
 pub(crate) async fn verify(
     cache: &Arc<LogCache>,
     journal: &Journal<Catalog>,
-    level: VerifyLevel,
+    (level, choice): (VerifyLevel, &mut Choice),
     work: &Work,
 ) -> Result<Seen> {
     let context = Arc::clone(cache.context());
@@ -65,19 +69,11 @@ pub(crate) async fn verify(
             seen.garbage_bytes += listed.size;
         }
     }
-    let share = match level {
-        VerifyLevel::Full => 100,
-        VerifyLevel::Sample(percent) => u64::from(percent.clamp(1, 100)),
-        _ => return Ok(seen),
-    };
-    let seed: [u8; 32] = context.env.random();
-    let drawn = |listed: &&(Lineage, Listed)| {
-        let mut hasher = blake3::Hasher::new_keyed(&seed);
-        hasher.update(&listed.1.piece.epoch.0.to_le_bytes()).update(&listed.1.piece.sequence.to_le_bytes());
-        u64::from(u16::from_le_bytes([hasher.finalize().as_bytes()[0], hasher.finalize().as_bytes()[1]])) % 100 < share
-    };
-    let all: Vec<(Lineage, Listed)> = stored.counting().map(|(lineage, listed)| (lineage.clone(), *listed)).collect();
-    let chosen: Vec<_> = all.iter().filter(drawn).cloned().collect();
+    let place = |listed: &Listed| VerifyPlace::Log { epoch: listed.piece.epoch, sequence: listed.piece.sequence };
+    let counting = stored.counting().map(|(lineage, listed)| (place(listed), listed.size, (lineage.clone(), *listed)));
+    let mut counting: Vec<_> = counting.collect();
+    counting.sort_unstable_by_key(|(place, ..)| *place);
+    let chosen = choice.take(counting);
     let whole = whole(&stored);
     let mut read = stream::iter(chosen)
         .map(|(lineage, listed)| async move {
@@ -87,7 +83,7 @@ pub(crate) async fn verify(
         })
         .buffer_unordered(context.shape.transfers)
         .boxed();
-    let (mut events, mut chain) = (Vec::new(), Chain::default());
+    let mut chain = Chain::default();
     while let Some((lineage, listed, outcome)) = read.try_next().await? {
         seen.read_bytes += listed.size;
         let Problem { text: problem, certain } = match outcome {
@@ -101,7 +97,7 @@ pub(crate) async fn verify(
         let object = listed.piece.name(&lineage)?.as_str().to_owned();
         let backups = harmed(&stored, &whole, &listed.piece.range(&lineage));
         if certain {
-            events.push(Event::LogDamaged {
+            seen.events.push(Event::LogDamaged {
                 object: object.clone(),
                 lineage,
                 start: listed.piece.start,
@@ -117,16 +113,22 @@ pub(crate) async fn verify(
         let backups = harmed(&stored, &whole, &listed.piece.range(lineage));
         seen.damages.push(Damaged { object: listed.piece.name(lineage)?.as_str().to_owned(), problem, backups });
     }
-    if !events.is_empty() {
-        journal.commit(events).await?;
-    }
-    // What was found before is still wrong.
+    drop(read);
     for damage in stored.state().damages().values() {
         let listed = stored.pieces.get(&damage.range.lineage).into_iter().flatten();
-        if listed.into_iter().any(|l| l.piece.name(&damage.range.lineage).is_ok_and(|n| n.as_str() == damage.object)) {
-            let backups = harmed(&stored, &whole, &damage.range);
-            seen.damages.push(Damaged { object: damage.object.clone(), problem: damage.problem.clone(), backups });
+        let named = |l: &&Listed| l.piece.name(&damage.range.lineage).is_ok_and(|n| n.as_str() == damage.object);
+        let Some(listed) = listed.copied().find(|l| named(&l)) else { continue };
+        // It may have been mended.
+        if level.reads()
+            && let Inspected::Sound(_) = inspect(cache, &damage.range.lineage, &listed).await?
+        {
+            seen.read_bytes += listed.size;
+            seen.mended.push(damage.object.clone());
+            continue;
         }
+        // What was found before is still wrong.
+        let backups = harmed(&stored, &whole, &damage.range);
+        seen.damages.push(Damaged { object: damage.object.clone(), problem: damage.problem.clone(), backups });
     }
     Ok(seen)
 }

@@ -64,6 +64,8 @@ pub(crate) enum Role {
     LogIndex = 4,
     /// What packs were copied into this one, see [`crate::collect`].
     Moves = 5,
+    /// What a checkpoint of the journal says about itself.
+    Head = 6,
     /// The pack's own footer.
     Footer = 255,
 }
@@ -79,6 +81,7 @@ impl TryFrom<u8> for Role {
             3 => Ok(Self::ManifestRoot),
             4 => Ok(Self::LogIndex),
             5 => Ok(Self::Moves),
+            6 => Ok(Self::Head),
             255 => Ok(Self::Footer),
             other => Err(Error::damaged(format!("a segment has the unknown role {other}"))),
         }

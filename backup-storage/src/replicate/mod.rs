@@ -4,8 +4,8 @@
 //! is the order: content first, then the entries of the journal that make it count, one after the other, then the witnesses. So at any moment the region
 //! holds a prefix of the history, and content for all of it but for what was swept since. Killed anywhere, the next run goes on.
 //!
-//! What a sweep took away here goes there when its last entry is copied, and nothing else is ever deleted there: objects that are merely missing here are
-//! what a second region is for.
+//! What a sweep took away here goes there when its last entry is copied, and nothing else is ever deleted there but old checkpoints of the
+//! journal: objects that are merely missing here are what a second region is for.
 //!
 //! A region is opened like any repository. Whoever writes to it makes it a repository of its own; from then on a run is refused, because the two have gone
 //! different ways.
@@ -23,7 +23,7 @@ use jiff::Timestamp;
 
 use crate::collect::sweep;
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::keys;
 use crate::layout::{self, SessionObject};
@@ -135,6 +135,22 @@ async fn once(
     }));
     let witnesses = here.iter().filter(|(name, _)| !copied.contains_key(*name) && is_witness(&catalog, name));
     copy.all(witnesses.map(|(name, size)| (name.clone(), *size)).collect(), done).await?;
+    // Of the entries that are there.
+    let known = |name: &&ObjectName| {
+        let place = layout::checkpoint_place(name.as_str());
+        place.is_some_and(|(generation, number)| entries.get(&generation).and_then(|all| all.last()) >= Some(&number))
+    };
+    let checkpoints = here.iter().filter(|(name, _)| known(name) && !copied.contains_key(*name));
+    copy.all(checkpoints.map(|(name, size)| (name.clone(), *size)).collect(), done).await?;
+    let spare = |name: &&ObjectName| layout::checkpoint_place(name.as_str()).is_some() && !here.contains_key(*name);
+    for name in copied.keys().filter(spare) {
+        match there.delete(name).await {
+            Ok(()) => {}
+            // They do no harm where they are.
+            Err(error) if error.kind() == ErrorKind::Environment => break,
+            Err(error) => return Err(error),
+        }
+    }
     work.ended(Phase::Upload);
     Ok(())
 }

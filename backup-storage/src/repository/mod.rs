@@ -11,7 +11,7 @@ use backup_core::catalog::{Actor, Catalog, Event, KeyChange, Rejected, Role};
 use backup_core::engine::{BackupSource, LogOptions, LogSink, LogSource, Work};
 use backup_core::env::Env;
 use backup_core::repository::{
-    BackupSession, CollectOptions, Collected, CollectionPlan, Damage, Decision, ParentChoice, VerifyLevel, VerifyReport,
+    BackupSession, CollectOptions, Collected, CollectionPlan, Decision, ParentChoice, VerifyLevel, VerifyReport,
 };
 use backup_core::{BackupId, ServiceId};
 use backup_crypto::{EpochId, EpochKey, KeyWrapper, Recipient, RepositoryId, Suite};
@@ -20,7 +20,7 @@ use futures::TryStreamExt;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::fetch::{PackCache, Places};
-use crate::journal::{EpochRecord, FORMAT, Genesis, Journal, Place, PlainObject};
+use crate::journal::{Due, EpochRecord, FORMAT, Genesis, Journal, Place, PlainObject};
 use crate::keyring::Keyring;
 use crate::keys::{KeyHolder, Unlock, Unlocker, succession};
 use crate::layout;
@@ -28,6 +28,7 @@ use crate::log::compact::{CompactLog, CompactedLog};
 use crate::log::{self, LogCache, LogReader, Stored};
 use crate::reader::BackupReader;
 use crate::rebuild::Rebuilt;
+use crate::repair::Repaired;
 use crate::replicate::{RegionState, Replicated};
 use crate::session::Session;
 use crate::settings::RepositorySettings;
@@ -284,6 +285,18 @@ impl Repository {
         crate::rebuild::rebuild(&self.context, &self.journal, work).await
     }
 
+    /// Writes the catalog as it is now into one object, so that whoever opens it next reads that and not every entry since the first
+    /// backup. Collections do the same by themselves when it is worth it.
+    ///
+    /// # Cancel safety
+    /// When dropped, the object was written or not; nothing depends on it.
+    ///
+    /// # Errors
+    /// [`Damaged`](crate::error::ErrorKind::Damaged) for a catalog that cannot be read, and those of the store.
+    pub async fn checkpoint_catalog(&self) -> Result<()> {
+        self.journal.checkpoint(Due::Now).await.map(drop)
+    }
+
     /// Copies to another vault what it lacks of this repository: a further region, which can be opened like this one when this one is gone.
     ///
     /// Content goes before the entries that make it count, so the region holds what was true at some moment. What was swept here is deleted there, and
@@ -308,6 +321,23 @@ impl Repository {
     pub async fn region(&self, vault: &Store) -> Result<RegionState> {
         let there = vault.at(self.context.service.as_str())?;
         crate::replicate::region(&self.context, &self.journal, &there).await
+    }
+
+    /// Puts back from a region in another vault what a verification at `level` finds missing or damaged here: packs, log, keys, and entries of
+    /// the catalog. What is known to be damaged counts at every level.
+    ///
+    /// Every object is decoded before it is put here. Nothing is deleted, and what the region has in no better state is told and stays.
+    ///
+    /// # Cancel safety
+    /// When dropped, some of it was put back. The next run goes on.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when something else lies there, or the two have gone different ways;
+    /// [`Unavailable`](crate::error::ErrorKind::Unavailable) and [`Environment`](crate::error::ErrorKind::Environment) of either store.
+    #[tracing::instrument(skip_all, fields(service = %self.context.service))]
+    pub async fn repair(&self, from: &Store, level: VerifyLevel, work: &Work) -> Result<Repaired> {
+        let there = from.at(self.context.service.as_str())?;
+        crate::repair::repair(&self.context, &self.journal, &self.log_cache, &there, level, work).await
     }
 
     /// Merges small objects of the log into larger ones, and deletes those that were replaced. What can be restored, and what is
@@ -357,7 +387,7 @@ impl backup_core::repository::Repository for Repository {
         let catalog = self.journal.refresh().await?;
         let parent = match parent {
             ParentChoice::None => None,
-            ParentChoice::Newest => catalog.latest().cloned(),
+            ParentChoice::Newest => catalog.latest_sound().cloned(),
             ParentChoice::Backup(id) => Some(catalog.existing(id).map_err(Rejected::asked)?.clone()),
         };
         let (context, journal) = (Arc::clone(&self.context), Arc::clone(&self.journal));
@@ -370,22 +400,9 @@ impl backup_core::repository::Repository for Repository {
         Ok(Arc::new(BackupReader::open(Arc::clone(&self.context), Arc::clone(&self.cache), record).await?))
     }
 
+    #[tracing::instrument(skip_all, fields(service = %self.context.service))]
     async fn verify(&self, level: VerifyLevel, work: &Work) -> backup_core::Result<VerifyReport> {
-        let mut report = crate::verify::verify(&self.context, &self.journal, level, work).await?;
-        let seen = log::verify::verify(&self.log_cache, &self.journal, level, work);
-        match work.run(async { Ok(seen.await?) }).await {
-            Ok(seen) => {
-                report.objects += seen.objects;
-                report.read_bytes += seen.read_bytes;
-                report.garbage_objects += seen.garbage_objects;
-                report.garbage_bytes += seen.garbage_bytes;
-                report.damages.extend(seen.damages.into_iter().map(|d| Damage::new(d.object, d.problem, d.backups)));
-            }
-            // Without a catalog nobody knows which log counts; what is wrong with the catalog is in the report.
-            Err(error) if error.kind() == backup_core::ErrorKind::Damaged && !report.is_sound() => {}
-            Err(error) => return Err(error),
-        }
-        Ok(report)
+        Ok(crate::verify::whole(&self.context, &self.journal, &self.log_cache, level, work).await?)
     }
 
     async fn plan_collection(&self, options: &CollectOptions, work: &Work) -> backup_core::Result<CollectionPlan> {

@@ -33,7 +33,8 @@ pub(crate) async fn learn(
         .rev()
         .filter(|(id, state)| {
             let without = matches!(state, SessionState::Open { .. } | SessionState::Closed(CloseReason::Abandoned));
-            without && newest.is_none_or(|newest| *id > newest) && !catalog.is_collected(*id)
+            let whole = !catalog.is_collected(*id) && !catalog.is_damaged(*id);
+            without && whole && newest.is_none_or(|newest| *id > newest)
         })
         .map(|(id, _)| id)
         .take(SESSIONS)

@@ -65,8 +65,9 @@ impl Session {
         let mut collected = false;
         journal
             .commit_by(|_, catalog| {
-                // What was condemned since it was learnt of cannot be built on.
-                if adopted.iter().any(|session| catalog.is_collected(*session)) {
+                // What was condemned or found damaged since it was learnt of cannot be built on.
+                let lost = |session: &SessionId| catalog.is_collected(*session) || catalog.is_damaged(*session);
+                if adopted.iter().any(lost) {
                     (collected, adopted) = (true, Vec::new());
                 }
                 let (parent, adopted) = (parent.as_ref().map(|p| p.id), adopted.clone());
@@ -165,6 +166,7 @@ impl Session {
         if let Err(error) = witness::write(&self.shared.context, self.shared.session, &witness).await {
             tracing::warn!(%error, backup = %self.backup, "the witness of a commit could not be written");
         }
+        self.journal.checkpoint_when_far().await;
         self.work.ended(Phase::Commit);
         Ok(record)
     }

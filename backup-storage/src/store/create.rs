@@ -111,12 +111,40 @@ impl Store {
         }
     }
 
+    /// Puts `body` as `name` in one step, whatever is there. For what was found damaged, and nothing else.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); [`Environment`](crate::error::ErrorKind::Environment) also where objects cannot be replaced: object lock,
+    /// credentials that may only add.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves what was there, or the body; never a part.
+    pub(crate) async fn replace(&self, name: &ObjectName, body: impl Into<PutBody> + Send) -> Result<()> {
+        let body = body.into();
+        let path = self.path(name.as_str())?;
+        self.retrying(Op::Create, &self.full(name.as_str()), || async {
+            self.pay(&body).await;
+            let options = PutOptions { mode: PutMode::Overwrite, ..PutOptions::default() };
+            let put = self.shared.inner.put_opts(&path, body.payload(), options);
+            within(self.shared.settings.deadline(body.len()), put).await??;
+            Ok(())
+        })
+        .await?;
+        self.shared.counters.of(Op::Create).bytes(body.len());
+        self.settle(name).await
+    }
+
+    /// Waits for its share of the bandwidth.
+    async fn pay(&self, body: &PutBody) {
+        if let Some(limit) = &self.shared.upload {
+            limit.pay(body.len(), &**self.shared.env.clock()).await;
+        }
+    }
+
     /// One create-only put, as the client reports it.
     pub(super) async fn put(&self, path: &Path, body: &PutBody) -> Result<(), Failure> {
         let shared = &self.shared;
-        if let Some(limit) = &shared.upload {
-            limit.pay(body.len(), &**shared.env.clock()).await;
-        }
+        self.pay(body).await;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let outcome = self
             .request(Op::Create, async {

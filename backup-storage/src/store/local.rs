@@ -101,6 +101,38 @@ impl Store {
         removed.await.map_err(|error| Error::internal("the removal of folders failed").with_source(error))?
     }
 
+    /// The names of the objects directly inside `folder`, in no order. `None` on other stores.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) async fn local_names(&self, folder: &str) -> Result<Option<Vec<ObjectName>>> {
+        let Some(root) = &self.shared.traits.root else { return Ok(None) };
+        let (dir, folder) = (root.join(self.full(folder)), folder.to_owned());
+        let read = move || {
+            let entries = match std::fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            };
+            let mut names = Vec::new();
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name();
+                // Names of staging files are none of objects.
+                let name = name.to_str().and_then(|name| ObjectName::new(format!("{folder}/{name}")).ok());
+                if entry.file_type()?.is_file() {
+                    names.extend(name);
+                }
+            }
+            Ok(names)
+        };
+        let full = self.full("");
+        match tokio::task::spawn_blocking(read).await {
+            Ok(names) => Ok(Some(names.map_err(|error| Error::io(format!("list {full}"), error))?)),
+            Err(error) => Err(Error::internal("listing a directory failed").with_source(error)),
+        }
+    }
+
     /// Syncs an object that was found to be ours after a put whose outcome was lost: the put may have linked the
     /// file and failed to sync the directories.
     pub(super) async fn settle(&self, name: &ObjectName) -> Result<()> {

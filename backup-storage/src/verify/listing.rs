@@ -26,6 +26,11 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
+    /// The length of a pack in bytes; 0 when it is not there.
+    pub(crate) fn len(&self, pack: PackId) -> u64 {
+        self.packs.get(&pack).copied().unwrap_or(0)
+    }
+
     /// Lists everything.
     pub(crate) async fn read(store: &Store) -> Result<Self> {
         let mut listing = Self::default();
@@ -45,6 +50,8 @@ impl Listing {
                 }
                 None if layout::epoch_place(name).is_some() => listing.epochs.push(object.name),
                 None if name == layout::repository()?.as_str() || layout::entry_place(name).is_some() => {}
+                // Whoever opens the journal finds out what they are worth.
+                None if layout::checkpoint_place(name).is_some() => {}
                 // The log has a verification of its own.
                 None if crate::log::name::parse(name).is_some() => {}
                 None => {

@@ -4,21 +4,26 @@
 //! a break; a backup whose manifest cannot be read does not hide the others. Damage is reported by object, with the backups
 //! that it harms and no others: a damaged segment harms those backups whose content lies in it.
 //!
+//! What is damaged is told the catalog, so that nothing builds on it; so is what was damaged and is whole again, and what was read.
+//!
 //! Nothing is taken from caches of the open repository: what they hold was read before whatever happened.
 //!
 //! Memory grows with the number of packs (and, at the deeper levels, of their segments), not with the number of entries.
 
+mod choice;
 mod findings;
 mod history;
 mod listing;
 mod manifests;
 mod packs;
 mod plain;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backup_core::catalog::{Catalog, PackId};
+use backup_core::BackupId;
+use backup_core::catalog::{Catalog, PackDamage, PackId, VerifyPlace};
 use backup_core::engine::Work;
 use backup_core::observe::{Phase, Unit};
 use backup_core::repository::{VerifyLevel, VerifyReport};
@@ -30,34 +35,50 @@ use crate::fetch::{PackCache, Places};
 use crate::journal::Journal;
 use crate::witness::{self, Witness};
 use crate::{envelope, layout};
+pub(crate) use choice::Choice;
 use findings::Findings;
 pub(crate) use findings::describe;
 use history::History;
 pub(crate) use listing::Listing;
 use manifests::Manifests;
 use packs::Packs;
+pub(crate) use told::whole;
 
-/// Checks what is stored.
+/// What was seen of everything but the log.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) report: VerifyReport,
+    /// The packs that are damaged for everyone.
+    pub(crate) damaged: Vec<PackDamage>,
+    /// Packs that were known to be damaged and were found as they were written.
+    pub(crate) mended: Vec<PackId>,
+    /// The backups that were looked at.
+    pub(crate) examined: BTreeSet<BackupId>,
+    /// Whether the catalog can be read from the first entry to the last.
+    pub(crate) catalog: bool,
+}
+
+/// Checks everything but the log. What is read of it, `choice` says.
 ///
 /// # Errors
 /// When checking itself was not possible: the store cannot be reached, the work was cancelled, or something was written by
 /// a newer version.
-pub(crate) async fn verify(
+async fn stored(
     context: &Arc<Context>,
     journal: &Journal<Catalog>,
-    level: VerifyLevel,
+    (level, choice): (VerifyLevel, &mut Choice),
     work: &Work,
-) -> Result<VerifyReport> {
-    let verification = run(context, journal, level, work);
+) -> Result<Seen> {
+    let verification = run(context, journal, (level, choice), work);
     work.cancel().run_until_cancelled(verification).await.unwrap_or_else(|| Err(Error::cancelled()))
 }
 
 async fn run(
     context: &Arc<Context>,
     journal: &Journal<Catalog>,
-    level: VerifyLevel,
+    (level, choice): (VerifyLevel, &mut Choice),
     work: &Work,
-) -> Result<VerifyReport> {
+) -> Result<Seen> {
     let (mut report, mut findings) = (VerifyReport::default(), Findings::default());
     // Listed before the journal is read: what a witness speaks of must then be in it.
     let listing = Listing::read(&context.store).await?;
@@ -90,7 +111,13 @@ async fn run(
         report.objects += manifests.needed.len() as u64;
         exist(context, &listing, &manifests.needed, &mut packs, &mut findings).await?;
     }
-    let mut chosen = packs::choose(&manifests.needed, level, context.env.random());
+    let items = manifests.needed.iter().map(|(id, len)| (VerifyPlace::Pack(*id), (*len).max(listing.len(*id)), *id));
+    let mut chosen: BTreeSet<_> = choice.take(items.collect()).into_iter().collect();
+    // What is known to be damaged is looked at each time: it may have been mended.
+    let marked: Vec<_> = history.catalog.damaged_packs().filter(|(id, _)| manifests.needed.contains_key(id)).collect();
+    if level.reads() {
+        chosen.extend(marked.iter().map(|(id, _)| *id));
+    }
     chosen.retain(|id| !packs.lost.contains_key(id));
     let bytes = chosen.iter().filter_map(|id| listing.packs.get(id)).sum();
     let by_backup = chosen.is_empty();
@@ -98,7 +125,7 @@ async fn run(
         work.started(Phase::Verify, Some(report.backups), Unit::Items);
     } else {
         work.started(Phase::Verify, Some(bytes), Unit::Bytes);
-        packs.read(context, &cache, chosen, work, (&mut report, &mut findings)).await?;
+        packs.read(context, &cache, chosen.iter().copied().collect(), work, (&mut report, &mut findings)).await?;
     }
     for record in history.records.values() {
         manifests.check(record, &packs, &mut findings).await?;
@@ -107,10 +134,23 @@ async fn run(
         }
     }
     work.ended(Phase::Verify);
+    let mut mended = Vec::new();
+    for (id, harm) in marked {
+        let name = layout::pack(id)?;
+        if chosen.contains(&id) && !findings.has(name.as_str()) {
+            mended.push(id);
+        } else if !findings.has(name.as_str()) {
+            // What was found before is still wrong, as far as is known.
+            let backups = harm.backups.iter().filter(|backup| history.records.contains_key(backup));
+            findings.add(name.as_str(), harm.problem.clone(), backups.copied());
+        }
+    }
     report.read_bytes += cache.fetched();
     count_garbage(&listing, &manifests.needed, &held, &mut report);
+    let damaged = findings.packs();
     report.damages = findings.into_damages();
-    Ok(report)
+    let examined = history.records.keys().copied().collect();
+    Ok(Seen { report, damaged, mended, examined, catalog: history.is_whole() })
 }
 
 /// Opens all witnesses. One that is damaged harms nothing by itself.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backup_core::catalog::PackId;
 use backup_core::engine::Work;
 use backup_core::observe::Phase;
-use backup_core::repository::{VerifyLevel, VerifyReport};
+use backup_core::repository::VerifyReport;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
@@ -30,8 +30,22 @@ pub(super) struct Packs {
 
 /// What one pack turned out to be.
 enum Inspected {
-    Lost(String),
-    Read { lens: Box<[u32]>, torn: Vec<(u32, String)> },
+    Lost {
+        problem: String,
+        /// Whether it is so for everyone. One that this recipient has no key for may be sound for others.
+        certain: bool,
+    },
+    Read {
+        lens: Box<[u32]>,
+        torn: Vec<(u32, String)>,
+    },
+}
+
+impl Inspected {
+    fn lost(error: Error) -> Self {
+        let certain = error.kind() == ErrorKind::Damaged;
+        Self::Lost { problem: describe(error), certain }
+    }
 }
 
 impl Packs {
@@ -64,7 +78,7 @@ impl Packs {
                         work.advanced(Phase::Verify, len);
                         (inspect(context, cache, id, object).await?, len)
                     }
-                    Err(e) if e.kind() == ErrorKind::Damaged => (Inspected::Lost(describe(e)), 0),
+                    Err(e) if e.kind() == ErrorKind::Damaged => (Inspected::lost(e), 0),
                     Err(e) => return Err(e),
                 };
                 Ok::<_, Error>((id, outcome))
@@ -75,7 +89,12 @@ impl Packs {
             let (id, (inspected, len)) = next?;
             report.read_bytes += len;
             match inspected {
-                Inspected::Lost(problem) => self.lose(id, problem, findings)?,
+                Inspected::Lost { problem, certain } => {
+                    self.lose(id, problem, findings)?;
+                    if !certain {
+                        findings.doubt(layout::pack(id)?.as_str());
+                    }
+                }
                 Inspected::Read { lens, torn } => {
                     self.lens.insert(id, lens);
                     for (segment, problem) in torn {
@@ -95,7 +114,7 @@ async fn inspect(context: &Arc<Context>, cache: &PackCache, id: PackId, object: 
         // Whatever it says, a pack that this recipient cannot open is of no use to it.
         let index = match PackIndex::of_object(&context.keyring, id, &object) {
             Ok(index) => index,
-            Err(e) => return Ok(Inspected::Lost(describe(e))),
+            Err(e) => return Ok(Inspected::lost(e)),
         };
         let mut scratch = scratches.take()?;
         let mut content = Vec::new();
@@ -111,28 +130,4 @@ async fn inspect(context: &Arc<Context>, cache: &PackCache, id: PackId, object: 
         Ok(Inspected::Read { lens: index.segments().iter().map(|s| s.plain_len).collect(), torn })
     })
     .await
-}
-
-/// Which of `needed` are read at `level`.
-pub(super) fn choose(needed: &BTreeMap<PackId, u64>, level: VerifyLevel, seed: [u8; 32]) -> Vec<PackId> {
-    let share = match level {
-        VerifyLevel::Full => 100,
-        VerifyLevel::Sample(percent) => u64::from(percent.clamp(1, 100)),
-        _ => return Vec::new(),
-    };
-    let ticket = |id: &PackId| {
-        let mut hasher = blake3::Hasher::new_keyed(&seed);
-        hasher.update(&id.session.to_bytes()).update(&id.number.to_le_bytes());
-        let mut number = [0; 8];
-        number.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        u64::from_le_bytes(number)
-    };
-    let mut drawn: Vec<_> = needed.keys().map(|id| (ticket(id), *id)).collect();
-    drawn.sort_unstable();
-    // Rounded up: a repository of one pack is not sampled by not looking at it.
-    let count = (drawn.len() as u64 * share).div_ceil(100);
-    let mut chosen: Vec<_> =
-        drawn.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)).map(|d| d.1).collect();
-    chosen.sort_unstable();
-    chosen
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{
-    backup, collect, compact, drill, expire, export, hold, key, log, look, plan, replicate, restore, service, show,
-    verify,
+    backup, collect, compact, drill, expire, export, hold, key, log, look, plan, repair, replicate, restore, service,
+    show, verify,
 };
 use super::engines::{OnEngine, Scratch, Source, Stream, Target};
 
@@ -69,17 +69,21 @@ pub(crate) enum Command {
     Compact(compact::CompactArgs),
     /// Take away what nobody needs: condemn what backups let go have left, and delete what was condemned long enough ago
     Collect(collect::CollectArgs),
+    /// Show what a collection would take away, and run it with --execute
+    Gc(collect::GcArgs),
     /// Keep a backup again that was let go, as long as nothing of it is deleted
     Reinstate(collect::ReinstateArgs),
     /// Copy to another vault what it lacks: a further region, opened like the first one when that is gone
     Replicate(replicate::ReplicateArgs),
+    /// Put back from a further region what is missing or damaged here
+    Repair(repair::RepairArgs),
     /// Show what a plan keeps and why, and let go of the rest with --execute
     Expire(expire::ExpireArgs),
     /// Keep a backup whatever its age, or stop that
     #[command(subcommand)]
     Hold(hold::HoldCommand),
     /// Show and change who can open the repository
-    #[command(subcommand)]
+    #[command(subcommand, visible_alias = "keys")]
     Key(key::KeyCommand),
     /// List the backups, oldest first
     List,

@@ -1,7 +1,7 @@
 //! The shapes of JSON output. Keys are in snake case, times RFC 3339 in UTC, sizes in bytes.
 
 use backup_core::BackupId;
-use backup_core::catalog::{BackupKind, BackupRecord, DrillRecord};
+use backup_core::catalog::{BackupKind, BackupRecord, Catalog, DrillRecord};
 use backup_core::engine::{Extracted, Footprint, Imported};
 use backup_core::entry::EntryInfo;
 use backup_core::log::Hole;
@@ -35,7 +35,7 @@ pub(crate) struct BackupView<'a> {
 
 impl BackupView<'_> {
     /// With when a drill has last proven it.
-    pub(crate) fn proven(mut self, proof: Option<&DrillRecord>) -> Self {
+    fn proven(mut self, proof: Option<&DrillRecord>) -> Self {
         self.proven_at = proof.map(|record| record.ended);
         self
     }
@@ -58,6 +58,22 @@ impl<'a> From<&'a BackupRecord> for BackupView<'a> {
             parent: record.parent,
             proven_at: None,
         }
+    }
+}
+
+/// A backup in a list of them.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedView<'a> {
+    #[serde(flatten)]
+    backup: BackupView<'a>,
+    /// Whether something of it is known to be missing or damaged.
+    damaged: bool,
+}
+
+impl<'a> ListedView<'a> {
+    pub(crate) fn new(record: &'a BackupRecord, catalog: &Catalog) -> Self {
+        let backup = BackupView::from(record).proven(catalog.drills().proof_of(record.id));
+        Self { backup, damaged: !catalog.is_sound(record.id) }
     }
 }
 
@@ -187,6 +203,8 @@ pub(crate) struct VerifyView<'a> {
     pub(crate) harmed: Vec<BackupId>,
     pub(crate) garbage_objects: u64,
     pub(crate) garbage_bytes: u64,
+    /// Everything that was needed at this moment, and still is, was read since.
+    pub(crate) read_since: Option<Timestamp>,
     /// What the engines said about each backup, at level `engine`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checks: Option<&'a [EngineCheckView]>,
@@ -209,6 +227,7 @@ impl<'a> VerifyView<'a> {
             harmed,
             garbage_objects: report.garbage_objects,
             garbage_bytes: report.garbage_bytes,
+            read_since: report.read_since,
             checks,
         }
     }

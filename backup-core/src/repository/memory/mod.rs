@@ -133,7 +133,7 @@ impl Repository for MemoryRepository {
         work.checkpoint()?;
         let mut shared = self.shared.lock();
         let parent = match parent {
-            ParentChoice::Newest => shared.catalog.latest().cloned(),
+            ParentChoice::Newest => shared.catalog.latest_sound().cloned(),
             ParentChoice::None => None,
             ParentChoice::Backup(id) => Some(shared.catalog.existing(id).map_err(Rejected::asked)?.clone()),
         };
@@ -179,7 +179,7 @@ impl Repository for MemoryRepository {
                     report.damages.push(Damage::new(backup.id.to_string(), problem, vec![backup.id]));
                 }
                 sessions.extend(entry.blocks.iter().filter_map(|b| b.session));
-                if matches!(level, VerifyLevel::Sample(_) | VerifyLevel::Full) {
+                if level.reads() {
                     report.read_bytes += len as u64;
                 }
             }

@@ -18,6 +18,23 @@ pub(crate) struct CollectArgs {
     /// Say what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Options of `gc`: the same with the question and the deed the other way round.
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Do it; without this nothing is changed
+    #[arg(long)]
+    execute: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How carefully.
+#[derive(Debug, Args)]
+struct How {
     /// Delete what was condemned this long ago; until then those who read it can go on, and it can be had again
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = log::duration)]
     grace: Duration,
@@ -40,19 +57,28 @@ pub(crate) struct ReinstateArgs {
 }
 
 pub(super) async fn run(cx: &mut Context<'_, '_>, args: CollectArgs) -> Result<(), Failure> {
+    collect(cx, &args.how, args.dry_run.then_some("nothing was changed: --dry-run")).await
+}
+
+pub(super) async fn gc(cx: &mut Context<'_, '_>, args: GcArgs) -> Result<(), Failure> {
+    collect(cx, &args.how, (!args.execute).then_some("nothing was changed: --execute does it")).await
+}
+
+/// Collects, or with `only_said` shows what would be done, and says that.
+async fn collect(cx: &mut Context<'_, '_>, how: &How, only_said: Option<&str>) -> Result<(), Failure> {
     let options = CollectOptions::default()
-        .grace(args.grace)
-        .silence(args.silence)
-        .interrupted(args.interrupted)
-        .dead_percent(args.dead_percent);
+        .grace(how.grace)
+        .silence(how.silence)
+        .interrupted(how.interrupted)
+        .dead_percent(how.dead_percent);
     let repository = cx.open().await?;
-    if args.dry_run {
+    if let Some(said) = only_said {
         let plan = repository.plan_collection(&options, cx.work()).await?;
         if cx.json() {
             return cx.document(&plan);
         }
         cx.table(&table(&plan))?;
-        return cx.line("nothing was changed: --dry-run");
+        return cx.line(said);
     }
     let done = repository.collect(&options, cx.work()).await?;
     if cx.json() {

@@ -13,6 +13,7 @@ mod list;
 pub(crate) mod log;
 pub(crate) mod look;
 pub(crate) mod plan;
+pub(crate) mod repair;
 pub(crate) mod replicate;
 pub(crate) mod restore;
 pub(crate) mod service;
@@ -50,6 +51,7 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
         Command::Drill(engine) => drill::run(&mut cx, engine).await,
         Command::Expire(args) => expire::run(&mut cx, args).await,
         Command::Export(command) => export::run(&mut cx, command).await,
+        Command::Gc(args) => collect::gc(&mut cx, args).await,
         Command::Hold(command) => hold::run(&mut cx, command).await,
         Command::Key(command) => key::run(&mut cx, command).await,
         Command::List => list::run(&mut cx).await,
@@ -58,6 +60,7 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
         Command::Show(args) => show::run(&mut cx, args).await,
         Command::Plan(engine) => plan::run(&mut cx, engine).await,
         Command::Reinstate(args) => collect::reinstate(&mut cx, args).await,
+        Command::Repair(args) => repair::run(&mut cx, args).await,
         Command::Replicate(args) => replicate::run(&mut cx, args).await,
         Command::Restore(engine) => restore::run(&mut cx, engine).await,
         Command::Service(args) => service::run(&mut cx, args).await,

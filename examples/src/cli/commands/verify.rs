@@ -7,7 +7,7 @@ use backup_core::{Error, Severity, run};
 use backup_storage::Repository;
 use clap::{Args, ValueEnum};
 
-use super::Context;
+use super::{Context, log};
 use crate::cli::engines;
 use crate::cli::failure::Failure;
 use crate::cli::view::{EngineCheckView, VerifyView};
@@ -19,11 +19,14 @@ pub(crate) struct VerifyArgs {
     /// How thoroughly; each level includes those before it
     #[arg(long, value_enum, default_value_t = Level::Objects)]
     level: Level,
+    /// Read so many stored bytes, from where the last run with a budget ended: run daily, this reads everything in turn
+    #[arg(long, value_name = "SIZE", conflicts_with = "level", value_parser = log::size)]
+    budget: Option<u64>,
 }
 
 /// A level on the command line: those of the repository, and one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Level {
+pub(crate) enum Level {
     /// The chain of the catalog and the manifests of all backups
     Catalog,
     /// Every object that a backup needs exists and has its size
@@ -48,18 +51,28 @@ impl fmt::Display for Level {
     }
 }
 
+impl Level {
+    /// What of it the repository does.
+    pub(super) fn stored(self) -> Result<VerifyLevel, Error> {
+        match self {
+            Self::Engine => Ok(VerifyLevel::Full),
+            level => level.to_string().parse(),
+        }
+    }
+}
+
 pub(super) async fn run(cx: &mut Context<'_, '_>, args: VerifyArgs) -> Result<(), Failure> {
-    let stored: VerifyLevel = match args.level {
-        Level::Engine => VerifyLevel::Full,
-        level => level.to_string().parse()?,
+    let stored = match args.budget {
+        Some(bytes) => VerifyLevel::Budget(bytes),
+        None => args.level.stored()?,
     };
     let repository = cx.open().await?;
     let report = cx.work().run(repository.verify(stored, cx.work())).await?;
     let checks = match args.level {
-        Level::Engine if report.is_sound() => Some(check_all(cx, &repository).await?),
+        Level::Engine if args.budget.is_none() && report.is_sound() => Some(check_all(cx, &repository).await?),
         _ => None,
     };
-    let level = args.level.to_string();
+    let level = args.budget.map_or_else(|| args.level.to_string(), |_| stored.name().to_owned());
     let view = VerifyView::new(&level, &report, checks.as_deref());
     if cx.json() {
         cx.document(&view)?;
@@ -106,6 +119,9 @@ fn summary(view: &VerifyView<'_>) -> Table {
     row("read", Cell::Bytes(view.read_bytes));
     row("garbage objects", Cell::Count(view.garbage_objects));
     row("garbage", Cell::Bytes(view.garbage_bytes));
+    if let Some(since) = view.read_since {
+        row("everything read since", Cell::text(since));
+    }
     for damage in view.damages {
         row("damage", Cell::text(format!("object {}: {}", damage.object, damage.problem)));
     }
