@@ -164,7 +164,7 @@ impl<F: Fold> Journal<F> {
     ///
     /// # Errors
     /// Damaged when the journal is shorter than a checkpoint says, or another one. Those of the store.
-    pub(super) async fn from_checkpoint(&self) -> Result<Option<Head<F>>> {
+    pub(super) async fn read_checkpoint(&self) -> Result<Option<Head<F>>> {
         for place in list(&self.store).await?.into_iter().rev().take(KEPT) {
             let name = layout::checkpoint(place.0, place.1)?;
             let object = match self.store.get(&name).await {

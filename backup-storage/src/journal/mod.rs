@@ -283,7 +283,7 @@ impl<F: Fold> Journal<F> {
 
     /// Reads the newest generation, from its newest checkpoint or its first entry.
     async fn load(&self) -> Result<Head<F>> {
-        if let Some(mut head) = self.from_checkpoint().await? {
+        if let Some(mut head) = self.read_checkpoint().await? {
             let last = layout::entry(head.generation, head.number)?;
             let names = self.store.names_after(&layout::generation(head.generation), &last).await?;
             let numbers = names.iter().filter_map(|name| Some(layout::entry_place(name.as_str())?.1)).collect();

@@ -31,21 +31,12 @@ pub(crate) struct BackupView<'a> {
     /// When a drill has last proven it, if one has.
     #[serde(skip_serializing_if = "Option::is_none")]
     proven_at: Option<Timestamp>,
-    /// Whether something of it is known to be missing or damaged; absent where that was not asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    damaged: Option<bool>,
 }
 
 impl BackupView<'_> {
     /// With when a drill has last proven it.
-    pub(crate) fn proven(mut self, proof: Option<&DrillRecord>) -> Self {
+    fn proven(mut self, proof: Option<&DrillRecord>) -> Self {
         self.proven_at = proof.map(|record| record.ended);
-        self
-    }
-
-    /// With whether it is known to be damaged.
-    pub(crate) fn damaged(mut self, catalog: &Catalog) -> Self {
-        self.damaged = Some(!catalog.is_sound(self.id));
         self
     }
 }
@@ -66,8 +57,23 @@ impl<'a> From<&'a BackupRecord> for BackupView<'a> {
             position: record.snapshot.stop.as_ref().map(|position| position.text.as_str()),
             parent: record.parent,
             proven_at: None,
-            damaged: None,
         }
+    }
+}
+
+/// A backup in a list of them.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedView<'a> {
+    #[serde(flatten)]
+    backup: BackupView<'a>,
+    /// Whether something of it is known to be missing or damaged.
+    damaged: bool,
+}
+
+impl<'a> ListedView<'a> {
+    pub(crate) fn new(record: &'a BackupRecord, catalog: &Catalog) -> Self {
+        let backup = BackupView::from(record).proven(catalog.drills().proof_of(record.id));
+        Self { backup, damaged: !catalog.is_sound(record.id) }
     }
 }
 

@@ -24,7 +24,7 @@ async fn fill(client: &mut RedisClient, age: &str) {
 }
 
 /// Text that does not compress.
-fn noise(len: usize) -> String {
+pub(crate) fn noise(len: usize) -> String {
     let mut state = 88_172_645_463_325_252_u64;
     let mut next = || {
         state ^= state << 13;

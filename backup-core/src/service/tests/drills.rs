@@ -164,7 +164,7 @@ async fn every_week_something_is_proven_where_there_is_a_place() {
     let gaps = drilled.windows(2).map(|pair| pair[1].began.duration_since(pair[0].began));
     assert!(gaps.into_iter().all(|gap| gap == SignedDuration::from_hours(24 * 7)), "{drilled:?}");
     let backups: std::collections::BTreeSet<_> = drilled.iter().map(|record| record.backup).collect();
-    assert_eq!(backups.len(), 4);
+    assert!(backups.len() > 1, "not always the same: {backups:?}");
     let status = site.fleet.open(&id("svc")).await.unwrap().status().await.unwrap().drills;
     let last = drilled.last().unwrap();
     assert_eq!((status.last_proven, status.proven_backup), (Some(last.ended), Some(last.backup)));
@@ -175,7 +175,7 @@ async fn every_week_something_is_proven_where_there_is_a_place() {
     assert_eq!(site.pass(&site.fleet, 24 * 8).await, [], "a host without a place leaves it to others");
     let elsewhere = site.world.fleet("two");
     *site.world.machines.drills.lock() = Some(site.place());
-    assert_eq!(site.pass(&elsewhere, 24).await.len(), 1, "what was missed is caught up once");
+    assert_eq!(site.pass(&elsewhere, 12).await.len(), 1, "what was missed is caught up once");
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_drill_that_fails_is_told_and_tried_again_the_next_day() {
     assert_eq!(site.failed(), failed.len());
     assert!(failed.iter().all(|record| record.outcome == DrillOutcome::Damaged), "{failed:?}");
     site.wishes.damaged.store(false, Ordering::SeqCst);
-    let again = site.pass(&site.fleet, 24 * 2).await;
+    let again = site.pass(&site.fleet, 24).await;
     assert_eq!(again.len(), 1, "{again:?}");
     // One that cannot begin is no drill, and is told once.
     site.wishes.missing.store(true, Ordering::SeqCst);
@@ -217,12 +217,12 @@ async fn a_drill_holds_up_no_backup_and_is_done_by_one_runner() {
         }
         let before = site.world.catalog(&id("svc")).await.unwrap().backups().last().map(|backup| backup.id);
         // Longer than a word is believed, if it were not renewed.
-        for _ in 0..60 * 13 {
+        for minute in 1..=60 * 13 {
             site.world.clock.advance(Duration::from_secs(60));
             for _ in 0..20 {
                 tokio::task::yield_now().await;
             }
-            if site.world.now().as_second() % 3600 == 0 {
+            if minute % 60 == 0 {
                 other.tick(&work).await.unwrap();
                 assert!(!other.drill(&work).await.unwrap(), "somebody else is at it");
             }

@@ -4,17 +4,14 @@ use backup_core::repository::Repository as _;
 
 use super::Context;
 use crate::cli::failure::Failure;
-use crate::cli::view::BackupView;
+use crate::cli::view::ListedView;
 use crate::table::{Cell, Table};
 
 pub(super) async fn run(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
     let repository = cx.open().await?;
     let catalog = cx.work().run(repository.catalog()).await?;
     if cx.json() {
-        let views = catalog
-            .backups()
-            .map(|backup| BackupView::from(backup).proven(catalog.drills().proof_of(backup.id)).damaged(&catalog));
-        return cx.document(&views.collect::<Vec<_>>());
+        return cx.document(&catalog.backups().map(|backup| ListedView::new(backup, &catalog)).collect::<Vec<_>>());
     }
     let mut columns = vec!["backup", "engine", "kind", "ended at", "data", "new", "stored", "entries", "position"];
     let drilled = catalog.drills().last().is_some();

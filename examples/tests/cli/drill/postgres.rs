@@ -23,11 +23,10 @@ async fn server(version: PgVersion) -> backup_testkit::Result<Postgres> {
              create materialized view none as select * from orders with no data;
              create table \"odd \"\"name\" (a text default E'line\\nfeed\\\\');
              insert into \"odd \"\"name\" default values;
-             create sequence numbers; select nextval('numbers');
-             create database other;",
+             create sequence numbers; select nextval('numbers');",
         )
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
+        .await?;
+    client.batch_execute("create database other").await?;
     Ok(server)
 }
 

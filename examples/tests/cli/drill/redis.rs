@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Range, check, figure};
 use crate::harness::damage;
+use crate::redis::noise;
 
 async fn server(version: RedisVersion) -> backup_testkit::Result<Redis> {
     let server = Redis::builder(version).start().await?;
@@ -121,6 +122,9 @@ async fn damage_and_a_server_that_is_too_old_are_told_apart() {
     let server = require_or_skip!(server(RedisVersion::Redis72).await);
     let old = require_or_skip!(Redis::builder(RedisVersion::ALL[0]).start().await);
     let range = Range::open().await;
+    // What is damaged below is in the middle of what a restore reads.
+    let mut client = server.connect().await.unwrap();
+    client.run(&format!("SET large {}", noise(400_000))).await.unwrap();
     range.vault.json(&["backup", "redis", "--url", &server.url()]).await;
     let refused = range.run("redis", &[&Program::of(&old).argument]).await;
     let error = refused.failed_json(exit::ENVIRONMENT);

@@ -193,7 +193,7 @@ impl ScratchInstance for Instance {
             true => snapshot = snapshot.with_digest(sum.digest()),
             false => {
                 snapshot.problem =
-                    Some("it holds types that are not known here, behind which keys are not counted".to_owned())
+                    Some("it holds types that are not known here, behind which keys are not counted".to_owned());
             }
         }
         examined.checks.push(snapshot);
