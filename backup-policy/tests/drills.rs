@@ -1,4 +1,5 @@
 //! Whether a drill is due.
+#![allow(clippy::unwrap_used)]
 
 use backup_policy::{Cadence, DrillHistory, DrillSchedule, Due, Matrix, Offer, Plan, Run};
 use jiff::{SignedDuration, Timestamp};

@@ -245,7 +245,8 @@ async fn a_drill_holds_up_no_backup_and_is_done_by_one_runner() {
     let cancel = tokio_util::sync::CancellationToken::new();
     site.wishes.held.store(true, Ordering::SeqCst);
     let given_up = work.clone().with_cancel(cancel.clone());
-    let asked = service.drill(&operator(), DrillTarget::Random, &given_up);
+    let actor = operator();
+    let asked = service.drill(&actor, DrillTarget::Random, &given_up);
     let stop = async {
         while site.wishes.alive.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;

@@ -37,14 +37,15 @@ async fn damage_is_told_and_stops_nothing() {
         let tick = fleet.tick(&world.work()).await.unwrap();
         assert_eq!(tick.failed, []);
         let found = |done: &Done| matches!(done, Done::Damaged { harmed, objects: 1 } if *harmed == [backup]);
-        damaged.extend(tick.done.iter().filter(|(_, done)| found(done)).map(|(service, _)| service.clone()));
+        let all = tick.done.iter().flat_map(|(service, done)| done.iter().map(move |done| (service, done)));
+        damaged.extend(all.filter(|(_, done)| found(done)).map(|(service, _)| service.clone()));
     }
     assert_eq!(damaged, [id("svc"), id("svc")], "once a day");
+    assert!(world.catalog(&id("svc")).await.unwrap().backups().count() > 2, "backups go on");
     let told = world.told.0.lock();
     let texts = told.iter().filter_map(|(_, notice)| match notice {
         Notice::Trouble { text } => Some(text.as_str()),
         _ => None,
     });
     assert_eq!(texts.filter(|text| text.contains("packs/x/000000: it is missing")).count(), 2);
-    assert!(world.catalog(&id("svc")).await.unwrap().backups().count() > 2, "backups go on");
 }
