@@ -11,6 +11,7 @@
 //! packs/<session>/<number %06d>               packs: content, block maps and manifests
 //! packs/<session>/commit                      witness: which journal entry made this session a backup
 //! packs/<session>/alive-<number %06d>         sign of life of a session that has not ended
+//! region                                      mark: this is a copy of what lies in another vault, and nobody writes to it
 //! purge                                       mark: what lies here without keys is being destroyed
 //! log/<lineage>/<epoch %08d>/<sequence %010d>-<start %016x>-<end %016x>   pieces of log, see [`crate::log`]
 //! ```
@@ -37,6 +38,9 @@ pub(crate) const KEYS: &str = "keys";
 
 /// The folder of the succession of epochs.
 pub(crate) const EPOCHS: &str = "epochs";
+
+/// The mark of a region: a copy that is not written to until it is promoted, see [`crate::replicate`].
+pub(crate) const REGION: &str = "region";
 
 /// The mark of a repository that is being destroyed, see [`crate::vault`].
 pub(crate) const PURGE: &str = "purge";

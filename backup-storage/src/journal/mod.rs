@@ -83,6 +83,8 @@ pub(crate) struct Journal<F> {
     seen: parking_lot::Mutex<Option<Arc<F>>>,
     /// The last entry of the newest checkpoint that was met; 0 before the first.
     checkpointed: std::sync::atomic::AtomicU64,
+    /// That this is no region of another repository was asked and answered.
+    own: std::sync::atomic::AtomicBool,
 }
 
 /// A prefix of the history, folded.
@@ -109,7 +111,8 @@ impl<F: Fold> Journal<F> {
     /// A journal whose entries are read at the first use.
     pub(crate) fn new(store: Store, keyring: Keyring, env: Env) -> Self {
         let (head, seen) = (Mutex::new(None), parking_lot::Mutex::new(None));
-        Self { store, keyring, env, head, seen, checkpointed: std::sync::atomic::AtomicU64::new(0) }
+        let (checkpointed, own) = (std::sync::atomic::AtomicU64::new(0), std::sync::atomic::AtomicBool::new(false));
+        Self { store, keyring, env, head, seen, checkpointed, own }
     }
 
     /// The newest state that was seen so far, without asking the store. None before the first time.
@@ -211,6 +214,12 @@ impl<F: Fold> Journal<F> {
         &self,
         mut decide: impl FnMut(u32, &F) -> Result<Vec<F::Event>> + Send,
     ) -> Result<(Place, Arc<F>)> {
+        if self.is_region().await? {
+            return Err(Error::invalid(format!(
+                "{} is a region of a repository in another vault: it has to be promoted before anything is written to it",
+                self.store
+            )));
+        }
         let mut guard = self.head.lock().await;
         loop {
             let head = self.catch_up(&mut guard).await?;
@@ -246,6 +255,19 @@ impl<F: Fold> Journal<F> {
             }
             return Ok((Place { generation, number, digest }, state));
         }
+    }
+
+    /// Whether this is a region of a repository in another vault, which nobody writes to. Asked once where it is none.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn is_region(&self) -> Result<bool> {
+        if self.own.load(std::sync::atomic::Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let region = self.store.head(&ObjectName::new(layout::REGION)?).await?.is_some();
+        self.own.store(!region, std::sync::atomic::Ordering::Relaxed);
+        Ok(region)
     }
 
     async fn catch_up<'a>(&self, head: &'a mut Option<Head<F>>) -> Result<&'a mut Head<F>> {

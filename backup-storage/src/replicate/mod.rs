@@ -7,8 +7,8 @@
 //! What a sweep took away here goes there when its last entry is copied, and nothing else is ever deleted there but old checkpoints of the
 //! journal: objects that are merely missing here are what a second region is for.
 //!
-//! A region is opened like any repository. Whoever writes to it makes it a repository of its own; from then on a run is refused, because the two have gone
-//! different ways.
+//! A region is opened like any repository, and read. A mark keeps everybody from writing to it, who would make it a repository of its own: that is
+//! [promoted](promote) on purpose, and from its first entry on a run is refused, because the two have gone different ways.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -221,6 +221,11 @@ impl Copy<'_> {
             return Err(Error::conflict("something that is no region of this repository lies there"));
         }
         self.there.probe_exclusive_create().await?;
+        // The mark is there before anything that somebody could go on with. It is set once: a region that was promoted stays so.
+        let mark = ObjectName::new(layout::REGION)?;
+        let text = format!("a region of repository {}\n", self.context.keyring.repository());
+        let (Created::New | Created::AlreadyOurs | Created::Conflict) =
+            self.there.create(&mark, text.into_bytes()).await?;
         self.put(name, own).await
     }
 
@@ -324,6 +329,14 @@ impl Copy<'_> {
         };
         if self.there.get(&name).await? == own { Ok(()) } else { Err(another(&name)) }
     }
+}
+
+/// Makes a region a repository of its own. Does nothing to one that is.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn promote(store: &Store) -> Result<()> {
+    store.delete(&ObjectName::new(layout::REGION)?).await
 }
 
 /// The journal of a region.

@@ -314,6 +314,20 @@ impl Repository {
         crate::replicate::replicate(&self.context, &self.journal, &there, work).await
     }
 
+    /// Makes this region a repository that is written to: backups, log, decisions. Nothing is done to one that is no region.
+    ///
+    /// From the first entry on the two have gone different ways, so it is done when the first vault is gone, or given up.
+    ///
+    /// # Cancel safety
+    /// When dropped, it was done or not.
+    ///
+    /// # Errors
+    /// [`Environment`](crate::error::ErrorKind::Environment) where deletion is refused, and [`Unavailable`](crate::error::ErrorKind::Unavailable).
+    #[tracing::instrument(skip_all, fields(service = %self.context.service))]
+    pub async fn promote(&self) -> Result<()> {
+        crate::replicate::promote(&self.context.store).await
+    }
+
     /// How far the region in another vault is, and what would be lost if only that were left.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ impl Listing {
                 None if layout::epoch_place(name).is_some() => listing.epochs.push(object.name),
                 None if name == layout::repository()?.as_str() || layout::entry_place(name).is_some() => {}
                 // Whoever opens the journal finds out what they are worth.
-                None if layout::checkpoint_place(name).is_some() => {}
+                None if layout::checkpoint_place(name).is_some() || name == layout::REGION => {}
                 // The log has a verification of its own.
                 None if crate::log::name::parse(name).is_some() => {}
                 None => {

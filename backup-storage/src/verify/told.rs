@@ -16,7 +16,7 @@ use crate::log::{self, LogCache};
 
 /// Checks what is stored, the log as well.
 ///
-/// Whoever may only read is told what was found, and the catalog is not.
+/// Whoever may only read is told what was found, and the catalog is not; neither is that of a region, which would go another way then.
 ///
 /// # Errors
 /// When checking itself was not possible: the store cannot be reached, the work was cancelled, or something was written by
@@ -53,7 +53,8 @@ pub(crate) async fn whole(
         Err(error) if error.kind() == ErrorKind::Damaged && !report.is_sound() => {}
         Err(error) => return Err(error),
     }
-    if !readable {
+    report.read_since = catalog.read_since();
+    if !readable || journal.is_region().await? {
         return Ok(report);
     }
     let at = context.env.now();
@@ -78,7 +79,6 @@ pub(crate) async fn whole(
         Ok((_, catalog)) => report.read_since = catalog.read_since(),
         Err(error) if error.kind() == ErrorKind::Environment => {
             tracing::warn!(%error, "what was found cannot be written down");
-            report.read_since = catalog.read_since();
         }
         Err(error) => return Err(error),
     }

@@ -6,6 +6,16 @@ use serde_json::json;
 
 use crate::harness::Vault;
 
+/// The largest pack of the newest session, and its bytes.
+fn newest_pack(packs: &std::path::Path) -> (std::path::PathBuf, Vec<u8>) {
+    let files =
+        |dir: &std::path::Path| -> Vec<_> { dir.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let session = files(packs).into_iter().max().unwrap();
+    let pack = files(&session).into_iter().max_by_key(|file| file.metadata().unwrap().len()).unwrap();
+    let bytes = std::fs::read(&pack).unwrap();
+    (pack, bytes)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_says_why_and_lets_go_only_when_told_and_never_of_what_is_held() {
     let server = require_or_skip!(Postgres::builder(PgVersion::V17).start().await);
@@ -79,6 +89,33 @@ async fn a_plan_says_why_and_lets_go_only_when_told_and_never_of_what_is_held() 
     let status = vault.json(&["replicate", "--to", &other, "--status"]).await;
     assert_eq!(status["entries_behind"], json!(0));
     assert_eq!(vault.json(&["--vault", &other, "verify", "--level", "full"]).await["sound"], json!(true));
+    // Nothing is written to it before it is promoted, so it goes on following.
+    let refused = vault.run(&["--vault", &other, "hold", "add", &ids[2]]).await;
+    assert!(refused.failed(exit::INVALID_INPUT).contains("promoted"), "{refused:?}");
+    assert_eq!(vault.json(&["replicate", "--to", &other]).await["region"]["entries_behind"], json!(0));
+
+    // What is lost is told to everybody, and comes back from there.
+    let packs = vault.dir.path().join("vault/shop/packs");
+    let (lost, bytes) = newest_pack(&packs);
+    std::fs::remove_file(&lost).unwrap();
+    let damaged = vault.run(&["verify"]).await;
+    assert!(damaged.failed(exit::DAMAGED).contains("1 backups are harmed"), "{damaged:?}");
+    assert_eq!(vault.json(&["list"]).await[0]["damaged"], json!(true));
+    let full = vault.json(&["backup", "postgres", "--url", &url]).await;
+    assert_eq!((&full["kind"], &full["parent"]), (&json!("full"), &json!(null)), "nothing builds on it");
+    let mended = vault.json(&["repair", "--from", &other]).await;
+    assert_eq!(mended["mended"].as_array().unwrap().len(), 1, "{mended}");
+    assert_eq!(std::fs::read(&lost).unwrap(), bytes);
+    let read = vault.json(&["verify", "--budget", "1GiB"]).await;
+    assert!(read["sound"] == json!(true) && read["read_since"].is_string(), "{read}");
+    assert_eq!(vault.json(&["list"]).await[0]["damaged"], json!(false));
+    let said = vault.run(&["gc"]).await;
+    assert!(said.code == 0 && said.out.contains("--execute does it"), "{said:?}");
+    vault.json(&["gc", "--execute"]).await;
+    vault.json(&["--vault", &other, "replicate", "--promote"]).await;
+    vault.json(&["--vault", &other, "hold", "add", &ids[2]]).await;
+    let apart = vault.run(&["replicate", "--to", &other]).await;
+    assert!(apart.failed(exit::CONFLICT).contains("different ways"), "{apart:?}");
 
     // One's own plan, in a document; what is wrong in it is named.
     let file = vault.dir.path().join("plans.json");
@@ -90,7 +127,7 @@ async fn a_plan_says_why_and_lets_go_only_when_told_and_never_of_what_is_held() 
     write("daily");
     let path = file.to_str().unwrap();
     let own = vault.json(&["expire", "--profiles", path, "--plan-name", "gold"]).await;
-    assert_eq!(verdicts(&own), [true]);
+    assert_eq!(verdicts(&own), [true, true]);
     write("every 5h");
     let wrong = vault.run(&["expire", "--profiles", path, "--plan-name", "gold"]).await;
     assert!(wrong.failed(exit::INVALID_INPUT).contains("services.postgres.gold"), "{wrong:?}");

@@ -12,20 +12,30 @@ use crate::table::{Cell, Table};
 #[derive(Debug, Args)]
 pub(crate) struct ReplicateArgs {
     /// The other vault: file:///absolute/dir, s3://bucket/prefix, gs://…, az://…
-    #[arg(long, value_name = "URL")]
-    to: String,
+    #[arg(long, value_name = "URL", required_unless_present = "promote")]
+    to: Option<String>,
     /// Say how far the region is, and copy nothing
-    #[arg(long)]
+    #[arg(long, requires = "to")]
     status: bool,
+    /// Make the region that --vault names a repository that is written to; from then on it does not follow the first one any more
+    #[arg(long, conflicts_with_all = ["to", "status"])]
+    promote: bool,
 }
 
 pub(super) async fn run(cx: &mut Context<'_, '_>, args: ReplicateArgs) -> Result<(), Failure> {
     let repository = cx.open().await?;
     let refused = backup_core::Error::from;
+    let Some(to) = args.to else {
+        repository.promote().await.map_err(refused)?;
+        return match cx.json() {
+            true => cx.document(&serde_json::json!({ "promoted": true })),
+            false => cx.line("it is a repository of its own now"),
+        };
+    };
     if args.status {
-        crate::cli::vault::must_exist(&args.to)?;
+        crate::cli::vault::must_exist(&to)?;
     }
-    let there = Store::open(&args.to, &StoreSettings::default()).map_err(refused)?;
+    let there = Store::open(&to, &StoreSettings::default()).map_err(refused)?;
     if args.status {
         let state = repository.region(&there).await.map_err(refused)?;
         if cx.json() {
