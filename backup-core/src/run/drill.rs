@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::DrillId;
 use crate::repository::Repository;
 use crate::scratch::{Scratch, ScratchRoot};
+use crate::snapshot::{Finding, Severity};
 use crate::target::{Goal, RecoveryTarget};
 
 /// Of the room that a restore needs so much more must be free, in percent: an instance writes log, sorts, and updates its files.
@@ -86,7 +87,7 @@ impl DrillOptions {
 }
 
 /// Restores a target from `repository` into a scratch instance, has it reach the target, looks at everything in it, and commits what that has shown.
-/// Whether it passed is in the [record](DrillRecord). To the repository it writes nothing else, and on this host it leaves nothing.
+/// Whether it passed is in the [record](DrillRecord); where nothing may be written, as to a region, that is a finding in it. To the repository it writes nothing else, and on this host it leaves nothing.
 ///
 /// # Cancel safety
 /// Dropping the future, or cancelling `work`, ends the server and removes the directory; nothing is written down. When the process dies, the next
@@ -138,7 +139,15 @@ pub async fn drill(
     shorten(&mut record);
     scratch.remove()?;
     let mut decide = |_: &Catalog| Ok(vec![Event::Drilled { record: Box::new(record.clone()) }]);
-    work.run(repository.decide(&mut decide)).await?;
+    match work.run(repository.decide(&mut decide)).await {
+        Ok(_) => {}
+        // What was seen was seen, also in a region, or by somebody who may only read.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Environment) => {
+            let text = format!("the catalog does not know of this drill: {error}");
+            record.findings.push(Finding::new(Severity::Warning, "drill-not-recorded", text));
+        }
+        Err(error) => return Err(error),
+    }
     Ok(record)
 }
 

@@ -93,7 +93,7 @@ mod tests {
     proptest! {
         #[test]
         fn names_come_back_and_sort_as_they_were_written(
-            lineage in "[a-z0-9][a-z0-9._-]{0,79}",
+            lineage in "[a-z0-9]([a-z0-9._-]{0,78}[a-z0-9_-])?",
             epoch in any::<u32>(),
             sequence in 0..=Piece::MAX_SEQUENCE,
             start in any::<u64>(),

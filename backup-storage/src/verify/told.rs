@@ -50,7 +50,7 @@ pub(crate) async fn whole(
             (events, healed) = (seen.events, seen.mended);
         }
         // Without a catalog nobody knows which log counts; what is wrong with the catalog is in the report.
-        Err(error) if error.kind() == ErrorKind::Damaged && !report.is_sound() => {}
+        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Environment) && !report.is_sound() => {}
         Err(error) => return Err(error),
     }
     report.read_since = catalog.read_since();

@@ -66,7 +66,8 @@ impl<'a> From<&'a BackupRecord> for BackupView<'a> {
 pub(crate) struct ListedView<'a> {
     #[serde(flatten)]
     backup: BackupView<'a>,
-    /// Whether something of it is known to be missing or damaged.
+    /// Something of it is known to be missing or damaged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     damaged: bool,
 }
 

@@ -68,14 +68,6 @@ async fn wrong_requests_are_10() {
     assert!(!vault.dir.path().join("vault-typo").exists(), "a mistyped vault is not created");
 }
 
-// Another crate of the workspace tests S3, which turns that feature on for all of them; nobody turns this one on.
-#[cfg(not(feature = "gcp"))]
-#[tokio::test]
-async fn a_cloud_that_is_not_compiled_in_is_named() {
-    let vault = Vault::absent();
-    assert!(vault.run(&["--vault", "gs://bucket/x", "list"]).await.failed(10).contains("gcp"));
-}
-
 #[tokio::test]
 async fn a_place_that_cannot_be_had_is_11() {
     let vault = Vault::absent();

@@ -24,9 +24,13 @@ async fn a_wrong_command_line_is_2() {
         &["restore", "postgres", "--into", "/x", "--tablespace", "nonsense"],
         &["plan", "postgres", "--into", "/x", "--latest", "--exclusive"],
         &["verify", "--level", "deep"],
-        // Commands that do not exist yet.
         &["log", "postgres", "--flush-after", "soon"],
-        &["gc"],
+        &["gc", "--now"],
+        &["replicate"],
+        &["replicate", "--promote", "--to", "file:///x"],
+        &["repair"],
+        &["verify", "--level", "full", "--budget", "1GiB"],
+        &["verify", "--budget", "much"],
     ] {
         let ran = vault.run(args).await;
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}: {ran:?}");

@@ -57,7 +57,7 @@ mod tests {
         #[test]
         fn names_come_back_and_lie_in_one_folder(
             generation in any::<u32>(),
-            lineage in "[a-z0-9][a-z0-9._-]{0,79}",
+            lineage in "[a-z0-9]([a-z0-9._-]{0,78}[a-z0-9_-])?",
             epoch in any::<u32>(),
             sequence in 0..=Piece::MAX_SEQUENCE,
             start in any::<u64>(),
