@@ -76,7 +76,9 @@ async fn checkpoints_are_made_when_it_is_worth_it_and_old_ones_go() {
         a.commit(vec![number]).await.unwrap();
     }
     let (one, two) = futures::join!(a.checkpoint(Due::Now), b.checkpoint(Due::Now));
-    assert_eq!((one.unwrap(), two.unwrap()), (Some(301), Some(301)));
+    // Whoever comes when the other is done has nothing to do.
+    let made = [one.unwrap(), two.unwrap()];
+    assert!(made.contains(&Some(301)) && made.iter().all(|made| made.is_none_or(|number| number == 301)), "{made:?}");
     assert_eq!(*other(&store, 6).refresh().await.unwrap(), Counter(300));
 }
 
