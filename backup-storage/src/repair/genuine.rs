@@ -11,9 +11,9 @@ use crate::fetch::blocking;
 use crate::keys::succession;
 use crate::layout::{self, SessionObject};
 use crate::log::{LogCache, name, object};
-use crate::pack::{PackIndex, Scratch};
 use crate::repository::Description;
 use crate::store::ObjectName;
+use crate::verify::opens;
 use crate::witness;
 
 /// Opens objects of every kind but the journal's.
@@ -72,16 +72,7 @@ impl Genuine {
 
     async fn pack(&self, pack: PackId, object: Bytes) -> Result<()> {
         let context = Arc::clone(&self.context);
-        blocking(move || {
-            let index = PackIndex::of_object(&context.keyring, pack, &object)?;
-            let (mut scratch, mut content) = (Scratch::new()?, Vec::new());
-            for (segment, _) in (0..).zip(index.segments()).filter(|(_, info)| !info.is_empty()) {
-                let range = index.range(segment)?;
-                index.open(segment, &object[range.start as usize..range.end as usize], &mut scratch, &mut content)?;
-            }
-            Ok(())
-        })
-        .await
+        blocking(move || opens(&context, pack, &object)).await
     }
 
     async fn piece(&self, name: &ObjectName, object: Bytes) -> Result<()> {

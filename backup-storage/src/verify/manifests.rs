@@ -175,7 +175,7 @@ impl Manifests {
 }
 
 /// Whether every segment of a pack can be read. Blocking.
-fn opens(context: &Context, pack: PackId, object: &[u8]) -> Result<()> {
+pub(crate) fn opens(context: &Context, pack: PackId, object: &[u8]) -> Result<()> {
     let index = PackIndex::of_object(&context.keyring, pack, object)?;
     let (mut scratch, mut content) = (Scratch::new()?, Vec::new());
     for (segment, _) in (0..).zip(index.segments()).filter(|(_, info)| !info.is_empty()) {

@@ -41,6 +41,7 @@ pub(crate) use findings::describe;
 use history::History;
 pub(crate) use listing::Listing;
 use manifests::Manifests;
+pub(crate) use manifests::opens;
 use packs::Packs;
 pub(crate) use told::whole;
 
