@@ -1,4 +1,4 @@
-//! `cargo run --release --example quickstart`
+//! `cargo run --example quickstart`
 //!
 //! A real PostgreSQL is backed up, changed, backed up again, loses the wrong rows, is destroyed, and restored three times, once to the
 //! moment before the accident: no set-up, no server at hand.
