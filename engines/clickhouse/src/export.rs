@@ -23,7 +23,7 @@ use crate::server::TableKey;
 
 /// The beginning of the names of our databases.
 pub(crate) const PREFIX: &str = "backup_library_export_";
-/// What is locked, below the server's data directory. Servers leave alone what they do not know there.
+/// What is locked, below the server's data directory or its staging folder. Servers leave alone what they do not know there.
 const LOCK: &str = "backup-library-export";
 
 /// What was written.
@@ -38,7 +38,7 @@ pub struct Exported {
 
 /// Writes the rows of `table`, as they were at `target`, into `out`, in a format of the server such as `Parquet`, `Native` or `CSVWithNames`.
 ///
-/// `engine` is the server that it goes through: its data directory is on this machine, with room for the table. Nothing that it has is touched.
+/// `engine` is the server that it goes through: its data directory, or its staging folder, is on this machine, with room for the table. Nothing that it has is touched.
 /// A replicated table comes back without its replicas. Only one export at a time goes through a server.
 ///
 /// # Cancel safety
@@ -60,7 +60,10 @@ pub async fn export(
         return Err(Error::invalid(format!("{format:?} is no name of a format, such as Parquet")));
     }
     let (client, server) = work.run(engine.ask()).await?;
-    let file = server.default_disk()?.dir.join(LOCK);
+    let file = match &engine.settings().staging {
+        Some(staging) => staging.dir.join(LOCK),
+        None => server.default_disk()?.dir.join(LOCK),
+    };
     let _lock = blocking(move || locked(&file)).await?;
     let mut findings = Vec::new();
     for left in leftovers(&client).await? {

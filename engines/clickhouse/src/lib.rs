@@ -4,6 +4,9 @@
 //! repository file by file. What is known by the server's own hash of it, from whatever part, is not read again. The way back makes the tables by
 //! statements and attaches parts that have been verified, into a running server.
 //!
+//! Where the files cannot be reached, the server's own `BACKUP` writes them into a [`Staging`] folder, and its `RESTORE` reads them from there; what is
+//! stored is the same.
+//!
 //! # The rooms
 //! - [`client`]: the HTTP interface of a server.
 //! - [`ddl`]: `CREATE` statements: what they make, what they refer to, in which order they can be run.
@@ -24,9 +27,11 @@ pub mod part;
 pub mod restore;
 pub mod server;
 mod settings;
+mod staging;
 
 pub use engine::{ClickHouse, ClickHouseCluster, ClusterSettings, MemberSettings};
 pub use error::{Error, Result};
 pub use restore::{OnExisting, RestoreSettings};
 pub use server::TableKey;
 pub use settings::{ClickHouseSettings, Merged};
+pub use staging::{Staging, StagingPlace};

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use backup_core::Error;
 
 use crate::client::{Client, ClientSettings};
+use crate::server::Server;
+use crate::staging::Staging;
 
 /// What is stored of parts that the server has merged since the parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,6 +45,9 @@ pub struct ClickHouseSettings {
     pub verify: bool,
     /// What is stored of merged parts. As they are: backups that are kept for long are then restored with as few parts as the server had.
     pub merged: Merged,
+    /// Where the server writes and reads by its own `BACKUP` and `RESTORE`, for servers whose data directory is not on this machine. None: its
+    /// files are read and written where they are.
+    pub staging: Option<Staging>,
     /// The path in Keeper below which users and roles are, where the server does not say it (`system.user_directories`, from 20.9 on).
     pub access_in_keeper: Option<String>,
 }
@@ -58,6 +63,7 @@ impl Default for ClickHouseSettings {
             parallel: 4,
             verify: true,
             merged: Merged::default(),
+            staging: None,
             access_in_keeper: None,
         }
     }
@@ -75,6 +81,7 @@ impl fmt::Debug for ClickHouseSettings {
             .field("parallel", &self.parallel)
             .field("verify", &self.verify)
             .field("merged", &self.merged)
+            .field("staging", &self.staging)
             .field("access_in_keeper", &self.access_in_keeper)
             .finish()
     }
@@ -135,6 +142,27 @@ impl ClickHouseSettings {
     pub fn merged(mut self, merged: Merged) -> Self {
         self.merged = merged;
         self
+    }
+
+    /// Sets where the server writes and reads by its own `BACKUP` and `RESTORE`.
+    #[must_use]
+    pub fn staging(mut self, staging: Staging) -> Self {
+        self.staging = Some(staging);
+        self
+    }
+
+    /// What a backup says of how it was taken.
+    pub(crate) fn method(&self) -> &'static str {
+        if self.staging.is_some() { "native" } else { "local" }
+    }
+
+    /// Why the server's files cannot be reached from here, if they cannot.
+    pub(crate) fn place(&self, server: &Server) -> crate::Result<Option<String>> {
+        let (dir, what) = match &self.staging {
+            Some(staging) => (&staging.dir, "a staging folder must be"),
+            None => (&server.default_disk()?.dir, "data_dir says where it is"),
+        };
+        Ok((!dir.is_dir()).then(|| format!("{} is not on this machine: {what}", dir.display())))
     }
 
     /// Sets the path in Keeper below which users and roles are.

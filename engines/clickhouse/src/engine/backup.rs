@@ -1,4 +1,4 @@
-//! Takes a backup of a server whose files are on this machine.
+//! Takes a backup of a server: of its files, or of what it writes by its own `BACKUP`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::record::{PartRecord, PartsRecord};
 use super::shadow::Shadow;
 use super::share::Share;
 use super::snapshot::{self, Freezing, Frozen};
-use super::{DESCRIPTOR, extras, facts};
+use super::{DESCRIPTOR, extras, facts, native};
 use crate::client::Client;
 use crate::export;
 use crate::files::blocking;
@@ -26,6 +26,7 @@ use crate::layout;
 use crate::part::PartName;
 use crate::server::{ObjectKind, Server, TableDef, TableKey};
 use crate::settings::{ClickHouseSettings, Merged};
+use crate::staging::Area;
 
 /// Parts whose files are read at the same time.
 const PARTS_AT_A_TIME: usize = 8;
@@ -41,12 +42,21 @@ pub(super) async fn backup(
     share: &Share,
 ) -> Result<(Snapshot, Timestamp)> {
     let started_at = cx.work().env().now();
-    let name = format!("{:016x}", u64::from_le_bytes(cx.work().env().random()));
-    let (shadow, mut findings) = Shadow::prepare(client, server, &name).await?;
     let freezing = Freezing { work: cx.work(), client, server, share };
-    let outcome = read(cx, freezing, settings, &shadow).await;
-    // Whatever has happened, and before it is told.
-    let left = shadow.release(client, server).await;
+    let (mut findings, outcome, left) = match &settings.staging {
+        None => {
+            let name = format!("{:016x}", u64::from_le_bytes(cx.work().env().random()));
+            let (shadow, findings) = Shadow::prepare(client, server, &name).await?;
+            let outcome = read(cx, freezing, settings, Held::Shadow(&shadow)).await;
+            // Whatever has happened, and before it is told.
+            (findings, outcome, shadow.release(client, server).await)
+        }
+        Some(staging) => {
+            let (area, findings) = Area::prepare(client, server, staging, cx.work()).await?;
+            let outcome = read(cx, freezing, settings, Held::Area(&area)).await;
+            (findings, outcome, area.release().await)
+        }
+    };
     let taken = outcome?;
     findings.extend(left);
     findings.extend(taken.findings);
@@ -55,7 +65,7 @@ pub(super) async fn backup(
         DESCRIPTOR.name,
         server.version.to_string(),
         server.source.clone(),
-        "local",
+        settings.method(),
         Consistency::PerPart,
         (started_at, cx.work().env().now()),
     )
@@ -76,6 +86,15 @@ pub(super) async fn backup(
             .with_fact(facts::SPARED_BYTES, tally.spared_bytes.to_string()),
     };
     Ok((taken.lossy.into_iter().fold(snapshot, Snapshot::with_lossy), taken.at))
+}
+
+/// Where what is read lies as long as it is read.
+#[derive(Debug, Clone, Copy)]
+enum Held<'a> {
+    /// In snapshots beside the data.
+    Shadow(&'a Shadow),
+    /// Where the server has written it by its own `BACKUP`.
+    Area(&'a Area),
 }
 
 /// What was read.
@@ -118,7 +137,7 @@ async fn read(
     cx: &BackupContext,
     freezing: Freezing<'_>,
     settings: &ClickHouseSettings,
-    shadow: &Shadow,
+    held: Held<'_>,
 ) -> Result<Taken> {
     let Freezing { client, server, share, .. } = freezing;
     let databases = server.databases(client).await?;
@@ -126,7 +145,10 @@ async fn read(
         (Merged::FromParent, Some(parent)) => Earlier::all(parent.as_ref()).await?,
         _ => BTreeMap::new(),
     };
-    let frozen = snapshot::take(freezing, shadow, settings.parallel, &earlier).await?;
+    let frozen = match held {
+        Held::Shadow(shadow) => snapshot::take(freezing, shadow, settings.parallel, &earlier).await?,
+        Held::Area(area) => native::take(freezing, area).await?,
+    };
     let Frozen { tables, parts, mutations, kept, unsettled, mut lossy, skew, at, mut findings } = frozen;
     let before = match cx.parent_source() {
         Some(parent) => {
@@ -143,7 +165,7 @@ async fn read(
         }
     }
     let before = before.iter().map(|(table, record)| (table, Before::new(record))).collect();
-    let reader = Reader { cx, before, sources, settings, shadow };
+    let reader = Reader { cx, before, sources, settings, held };
     let mut tally = reader.parts(parts).await?;
     for (key, earlier) in earlier.iter().filter(|(key, _)| kept.contains(*key)) {
         cx.work().checkpoint()?;
@@ -241,7 +263,7 @@ struct Reader<'a> {
     before: HashMap<&'a TableKey, Before<'a>>,
     sources: HashMap<&'a TableKey, Sources<'a>>,
     settings: &'a ClickHouseSettings,
-    shadow: &'a Shadow,
+    held: Held<'a>,
 }
 
 impl Reader<'_> {
@@ -317,10 +339,12 @@ impl Reader<'_> {
         at_a_time: usize,
         tally: &Mutex<Tally>,
     ) -> Result<bool> {
-        let (Some(sources), Some(parent)) = (self.sources.get(&part.table), self.cx.parent_source()) else {
+        let (Some(sources), Some(parent), Held::Shadow(shadow)) =
+            (self.sources.get(&part.table), self.cx.parent_source(), self.held)
+        else {
             return Ok(false);
         };
-        let Some(Found { stand, known, retired }) = sources.of(record, self.shadow).await? else { return Ok(false) };
+        let Some(Found { stand, known, retired }) = sources.of(record, shadow).await? else { return Ok(false) };
         for part in retired {
             let own = part.clone();
             let content = blocking(move || own.read()).await?;

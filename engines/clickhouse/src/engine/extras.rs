@@ -62,14 +62,16 @@ pub(super) async fn put(
         }
     }
     let mut seen = BTreeSet::new();
-    if let Ok(disk) = server.default_disk() {
+    if settings.staging.is_some() {
+        unreached(client, server, &mut extras).await?;
+    } else if let Ok(disk) = server.default_disk() {
         for folder in [layout::ACCESS, layout::COLLECTIONS] {
             files(sink, &disk.dir.join(folder), folder, &mut extras, &mut seen).await?;
         }
     }
     let mut paths: BTreeSet<String> = settings.access_in_keeper.iter().cloned().collect();
     if server.has_table("user_directories") {
-        elsewhere(client, &mut extras, &mut paths).await?;
+        elsewhere(client, settings, &mut extras, &mut paths).await?;
     }
     for path in paths {
         let missing = match keeper::entities(client, &path).await {
@@ -90,6 +92,24 @@ pub(super) async fn put(
         extras.lossy.push(LossyItem::new("users and roles in keeper", reason));
     }
     Ok(extras)
+}
+
+/// Why what lies in the data directory is missing where the server writes by its own `BACKUP`.
+const UNREACHED: &str = "they are in the server's data directory, which is not on this machine";
+
+/// What lies in the data directory and no statement shows as it is.
+async fn unreached(client: &Client, server: &Server, extras: &mut Extras) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Row {
+        number: u64,
+    }
+    if server.has_table("named_collections") {
+        let sql = "SELECT count() AS number FROM system.named_collections";
+        if client.row::<Row>("its named collections", sql).await?.number > 0 {
+            extras.lossy.push(LossyItem::new("named collections", UNREACHED));
+        }
+    }
+    Ok(())
 }
 
 /// The files `*.sql` of a folder.
@@ -142,7 +162,12 @@ fn read_dir(dir: &Path) -> Result<Vec<(String, Bytes)>> {
 }
 
 /// Users that are kept where no file of this machine shows them. Of those in Keeper: below which paths.
-async fn elsewhere(client: &Client, extras: &mut Extras, paths: &mut BTreeSet<String>) -> Result<()> {
+async fn elsewhere(
+    client: &Client,
+    settings: &ClickHouseSettings,
+    extras: &mut Extras,
+    paths: &mut BTreeSet<String>,
+) -> Result<()> {
     #[derive(Deserialize)]
     struct Row {
         name: String,
@@ -152,6 +177,7 @@ async fn elsewhere(client: &Client, extras: &mut Extras, paths: &mut BTreeSet<St
     let sql = "SELECT name, toString(type) AS kind, params FROM system.user_directories";
     for row in client.rows::<Row>("its directories of users", sql).await? {
         let reason = match row.kind.replace([' ', '_'], "").to_lowercase().as_str() {
+            "localdirectory" if settings.staging.is_some() => UNREACHED,
             "localdirectory" | "memory" => continue,
             "usersxml" => "they are part of the server's configuration",
             "replicated" => match keeper::path_in(&row.params) {

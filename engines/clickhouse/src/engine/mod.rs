@@ -9,6 +9,7 @@ mod frozen;
 mod keeper;
 mod merged;
 mod mutations;
+mod native;
 mod patches;
 mod quiet;
 mod record;
@@ -26,12 +27,12 @@ use async_trait::async_trait;
 use backup_core::engine::{
     BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, RestoreContext, Restored,
 };
-use backup_core::{BackupEngine, Consistency, Finding, Result, Severity, Snapshot};
+use backup_core::{BackupEngine, Consistency, Error, Finding, Result, Severity, Snapshot};
 
 use crate::client::Client;
 use crate::restore::{self, RestoreSettings};
 use crate::server::{ObjectKind, Server};
-use crate::settings::ClickHouseSettings;
+use crate::settings::{ClickHouseSettings, Merged};
 use share::Share;
 
 pub(crate) static DESCRIPTOR: EngineDescriptor = EngineDescriptor::new(
@@ -43,8 +44,8 @@ pub(crate) static DESCRIPTOR: EngineDescriptor = EngineDescriptor::new(
 
 /// A ClickHouse server.
 ///
-/// As the source of a backup it is a running server whose data directory is on this machine. As the target of a restore it is a running server, too:
-/// tables are made by statements, and parts are attached to them.
+/// As the source of a backup it is a running server whose data directory is on this machine, or one that writes to a [`Staging`](crate::Staging) folder. As the
+/// target of a restore it is a running server, too: tables are made by statements, and parts are attached to them, or brought in by its own `RESTORE`.
 #[derive(Debug, Clone)]
 pub struct ClickHouse {
     settings: ClickHouseSettings,
@@ -59,6 +60,10 @@ impl ClickHouse {
     pub fn new(settings: ClickHouseSettings) -> Result<Self> {
         if settings.url.is_some() {
             settings.client()?;
+        }
+        if settings.staging.is_some() && settings.merged == Merged::FromParent {
+            let text = "parts of the parent can only stand for merged ones where the data directory is read, and not a staging folder";
+            return Err(Error::invalid(text));
         }
         Ok(Self { settings, restore: RestoreSettings::default() })
     }
@@ -91,22 +96,16 @@ impl BackupEngine for ClickHouse {
 
     async fn inspect(&self) -> Result<Deployment> {
         let (client, server) = self.ask().await?;
-        let mut deployment = Deployment::new(server.source.clone(), server.version.to_string(), "local");
+        let mut deployment = Deployment::new(server.source.clone(), server.version.to_string(), self.settings.method());
         let tables = server.tables(&client).await?;
         let parts = tables.values().filter(|table| table.kind() == ObjectKind::Parts);
         deployment.bytes = parts.map(|table| table.bytes).sum();
-        match server.default_disk() {
-            Ok(disk) if disk.dir.is_dir() => {}
-            Ok(disk) => {
-                let text = format!("{} is not on this machine: data_dir says where it is", disk.dir.display());
-                let blocker = Finding::new(Severity::Blocker, "data-directory", text).in_surroundings();
-                deployment.findings.push(blocker);
-            }
-            Err(error) => {
-                let blocker = Finding::new(Severity::Blocker, "data-directory", error.to_string());
-                deployment.findings.push(blocker);
-            }
-        }
+        let blocker = match self.settings.place(&server) {
+            Ok(None) => None,
+            Ok(Some(text)) => Some(Finding::new(Severity::Blocker, "data-directory", text).in_surroundings()),
+            Err(error) => Some(Finding::new(Severity::Blocker, "data-directory", error.to_string())),
+        };
+        deployment.findings.extend(blocker);
         Ok(deployment)
     }
 
@@ -118,7 +117,7 @@ impl BackupEngine for ClickHouse {
 
     async fn assess_restore(&self, cx: &RestoreContext) -> Result<Vec<Finding>> {
         let (client, server) = self.ask().await?;
-        restore::assess(cx, &client, &server, &self.restore).await
+        restore::assess(cx, &client, &server, &self.settings, &self.restore).await
     }
 
     async fn restore(&self, cx: &RestoreContext) -> Result<Restored> {

@@ -179,7 +179,7 @@ pub(super) async fn take(
 }
 
 /// Has buffers written into their tables: rows in memory are in no snapshot.
-async fn flush(client: &Client, tables: &BTreeMap<TableKey, TableDef>) -> Result<Vec<Finding>> {
+pub(super) async fn flush(client: &Client, tables: &BTreeMap<TableKey, TableDef>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for table in tables.values().filter(|table| table.engine == "Buffer") {
         let sql = format!("OPTIMIZE TABLE {}", table.key.quoted());
@@ -201,7 +201,7 @@ fn dropped(key: &TableKey) -> Finding {
 }
 
 /// The parts in a folder. None when the table has nothing on that disk.
-fn list(table: &TableKey, disk: &str, dir: &std::path::Path) -> Result<(Vec<FrozenPart>, Vec<Finding>)> {
+pub(super) fn list(table: &TableKey, disk: &str, dir: &std::path::Path) -> Result<(Vec<FrozenPart>, Vec<Finding>)> {
     let failed = |error| backup_core::Error::io(dir.display(), error);
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,

@@ -41,6 +41,21 @@ pub(super) async fn restore(source: &dyn BackupSource, server: &Server) -> Resul
     Ok(findings)
 }
 
+/// What of it a restore leaves out that does not reach the server's files.
+pub(super) async fn left_out(source: &dyn BackupSource) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for folder in [layout::ACCESS, layout::COLLECTIONS] {
+        let number = read(source, folder).await?.len();
+        if number > 0 {
+            let text = format!(
+                "{number} are not brought back: they are files of the data directory, which is not on this machine"
+            );
+            findings.push(Finding::new(Severity::Warning, "access-left-out", text).about(folder));
+        }
+    }
+    Ok(findings)
+}
+
 async fn read(source: &dyn BackupSource, folder: &str) -> Result<Vec<(String, Bytes)>> {
     let mut files = Vec::new();
     let mut entries = source.entries(Selector::parse([folder])?);

@@ -85,7 +85,8 @@ impl Fetch<'_> {
         // Patches and mutations go by the numbers of parts, which attaching would change.
         let special = !content.mutations.is_empty() || parts.iter().any(is_patch);
         let replicated = plan.tables.iter().any(|def| def.key == *table && def.is_replicated());
-        let loaded = special && content.whole && !adding && (!replicated || self.settings.unreplicated);
+        let reached = !self.stage.is_staging();
+        let loaded = special && reached && content.whole && !adding && (!replicated || self.settings.unreplicated);
         if special && !loaded {
             let patches: Vec<_> = parts.extract_if(.., |part| is_patch(part)).collect();
             all.findings.extend(left_out(table, content, &patches));
@@ -94,7 +95,7 @@ impl Fetch<'_> {
             leave_out(&mut parts, &content.stands, self.there(&there.key).await?);
         }
         let mut staged = Staged { table: table.clone(), parts: Vec::new(), mutations: Vec::new(), loaded };
-        for (index, batch) in batches(parts, &self.server.disks).iter().enumerate() {
+        for (index, batch) in batches(parts, self.stage.disks()).iter().enumerate() {
             self.cx.work().checkpoint()?;
             let dir = self.stage.folder(batch.disk, &format!("{number}-{index}")).await?;
             self.batch(&dir, batch, &mut staged, &mut all).await?;
@@ -144,6 +145,9 @@ impl Fetch<'_> {
         struct Row {
             path: String,
         }
+        if self.stage.is_staging() {
+            return self.told(table).await;
+        }
         let sql = format!(
             "SELECT path FROM system.parts WHERE active AND database = {} AND table = {}",
             quote::string(&table.database),
@@ -166,6 +170,26 @@ impl Fetch<'_> {
             Ok(there)
         })
         .await
+    }
+}
+
+impl Fetch<'_> {
+    /// The same, as the server tells it.
+    async fn told(&self, table: &TableKey) -> Result<HashMap<String, usize>> {
+        #[derive(Deserialize)]
+        struct Row {
+            hash: String,
+        }
+        let sql = format!(
+            "SELECT lower(hash_of_all_files) AS hash FROM system.parts WHERE active AND database = {} AND table = {}",
+            quote::string(&table.database),
+            quote::string(&table.name)
+        );
+        let mut there = HashMap::new();
+        for row in self.client.rows::<Row>("the parts of a table", &sql).await? {
+            *there.entry(row.hash).or_insert(0) += 1;
+        }
+        Ok(there)
     }
 }
 

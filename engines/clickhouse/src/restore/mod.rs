@@ -10,6 +10,7 @@ mod access;
 mod attach;
 mod create;
 mod fetch;
+mod native;
 mod plan;
 mod rows;
 mod settings;
@@ -26,6 +27,7 @@ use backup_core::{Finding, Result, Severity};
 use crate::client::Client;
 use crate::server::{ObjectKind, Server, TableDef, TableKey};
 use crate::settings::ClickHouseSettings;
+use crate::staging::Area;
 pub(crate) use fetch::wrong;
 use plan::Plan;
 
@@ -34,16 +36,18 @@ pub(crate) async fn assess(
     cx: &RestoreContext,
     client: &Client,
     server: &Server,
+    engine: &ClickHouseSettings,
     settings: &RestoreSettings,
 ) -> Result<Vec<Finding>> {
     let plan = Plan::make(cx.source().as_ref(), cx.selector(), settings).await?;
     let existing = server.tables(client).await?;
-    Ok(obstacles(cx, server, settings, &plan, &existing))
+    Ok(obstacles(cx, server, engine, settings, &plan, &existing))
 }
 
 fn obstacles(
     cx: &RestoreContext,
     server: &Server,
+    engine: &ClickHouseSettings,
     settings: &RestoreSettings,
     plan: &Plan,
     existing: &BTreeMap<TableKey, TableDef>,
@@ -69,17 +73,12 @@ fn obstacles(
             findings.push(blocker("part-damaged", text, format!("{table} {}", part.name)));
         }
     }
-    match server.default_disk() {
-        Ok(disk) if disk.dir.is_dir() => {}
-        Ok(disk) => {
-            let text = format!("{} is not on this machine", disk.dir.display());
-            findings.push(blocker("data-directory", &text, String::new()).in_surroundings());
-        }
-        Err(error) => {
-            let finding = blocker("data-directory", &error.to_string(), String::new());
-            findings.push(finding.in_surroundings());
-        }
-    }
+    let place = match engine.place(server) {
+        Ok(None) => None,
+        Ok(Some(text)) => Some(blocker("data-directory", &text, String::new())),
+        Err(error) => Some(blocker("data-directory", &error.to_string(), String::new())),
+    };
+    findings.extend(place.map(Finding::in_surroundings));
     let from = cx.source().record().snapshot.version.parse::<crate::server::ServerVersion>();
     if from.is_ok_and(|from| from.release() > server.version.release()) {
         let text = format!("the backup is of a newer server than {}, which may not know all of it", server.version);
@@ -109,7 +108,7 @@ pub(crate) async fn restore(
     let plan = Plan::make(source, cx.selector(), settings).await?;
     let existing = server.tables(client).await?;
     // Told by the assessment; here only what refuses counts.
-    let findings = obstacles(cx, server, settings, &plan, &existing);
+    let findings = obstacles(cx, server, engine, settings, &plan, &existing);
     if let Some(blocker) = findings.iter().find(|finding| finding.severity == Severity::Blocker) {
         return Err(blocker.refusal("the restore"));
     }
@@ -117,7 +116,18 @@ pub(crate) async fn restore(
     let total = plan.contents.values().flat_map(|content| &content.parts).map(|part| part.bytes).sum();
     cx.work().started(Phase::Write, Some(total), Unit::Bytes);
     // Everything is here and is what it has to be before the server is asked for anything, and before anything of it is dropped.
-    let stage = stage::Stage::prepare(server).await?;
+    let area = match &engine.staging {
+        None => None,
+        Some(staging) => {
+            let (area, findings) = Area::prepare(client, server, staging, cx.work()).await?;
+            restored.findings.extend(findings);
+            Some(area)
+        }
+    };
+    let stage = match &area {
+        None => stage::Stage::prepare(server).await?,
+        Some(area) => stage::Stage::within(area).await?,
+    };
     let fetch = fetch::Fetch { cx, client, server, settings, stage: &stage, existing: &existing };
     let fetched = fetch.all(&plan, engine.parallel).await?;
     cx.work().ended(Phase::Write);
@@ -125,17 +135,35 @@ pub(crate) async fn restore(
     restored.findings.extend(fetched.findings);
     let maker = create::Maker::new(cx, client, server, settings).await?;
     maker.databases(&plan).await?;
-    maker.prove(&plan).await?;
+    if area.is_none() {
+        maker.prove(&plan).await?;
+    }
     if settings.existing == OnExisting::Replace {
         maker.drop_all(&plan, &existing).await?;
     }
     restored.findings.extend(maker.make(&plan).await?);
     let now = server.tables(client).await?;
-    let attach = attach::Attach { client, server, settings, now: &now };
-    attach.all(&plan, fetched.tables, engine.parallel, cx.work()).await?;
+    match &area {
+        None => {
+            let attach = attach::Attach { client, server, settings, now: &now };
+            attach.all(&plan, fetched.tables, engine.parallel, cx.work()).await?;
+        }
+        Some(area) => {
+            let bring = native::Bring { client, server, settings, area, now: &now };
+            bring.all(&plan, fetched.tables, engine.parallel, cx.work()).await?;
+        }
+    }
     stage.remove().await?;
-    if plan.whole && !settings.keep_access {
-        restored.findings.extend(access::restore(source, server).await?);
+    let access = plan.whole && !settings.keep_access;
+    match area {
+        None if access => restored.findings.extend(access::restore(source, server).await?),
+        None => {}
+        Some(area) => {
+            restored.findings.extend(area.release().await);
+            if access {
+                restored.findings.extend(access::left_out(source).await?);
+            }
+        }
     }
     Ok(restored)
 }

@@ -8,17 +8,19 @@ use backup_core::{Error, Result};
 use bytes::Bytes;
 
 use crate::files::{blocking, lock, remove};
-use crate::server::{Disk, Server, TableKey};
+use crate::server::{Disk, Place, Server, TableKey};
+use crate::staging::Area;
 
 /// Below a disk. Servers leave alone what they do not know there.
 const FOLDER: &str = "backup-library-restore";
 
-/// Folders on every disk, which only one restore or backup has at a time.
+/// Folders on every disk, or in a staging folder, which only one restore or backup has at a time.
 #[derive(Debug)]
 pub(super) struct Stage {
     disks: Vec<Disk>,
-    /// Held until nothing is left.
+    /// Held until nothing is left; none where another one is held for it.
     lock: Option<File>,
+    staging: bool,
     removed: bool,
 }
 
@@ -31,9 +33,30 @@ impl Stage {
     pub(super) async fn prepare(server: &Server) -> Result<Self> {
         let dir = server.default_disk()?.dir.clone();
         let lock = blocking(move || lock(&dir)).await?;
-        let stage = Self { disks: server.disks.clone(), lock: Some(lock), removed: false };
+        let stage = Self { disks: server.disks.clone(), lock: Some(lock), staging: false, removed: false };
         stage.clear().await?;
         Ok(stage)
+    }
+
+    /// A stage in the staging folder of a server whose disks are not here. The lock of `area` is its own.
+    ///
+    /// # Errors
+    /// [`Environment`](backup_core::ErrorKind::Environment) when the folder cannot be written.
+    pub(super) async fn within(area: &Area) -> Result<Self> {
+        let disk = Disk { name: Disk::DEFAULT.to_owned(), path: String::new(), dir: area.root(), place: Place::Local };
+        let stage = Self { disks: vec![disk], lock: None, staging: true, removed: false };
+        stage.clear().await?;
+        Ok(stage)
+    }
+
+    /// Whether it is in a staging folder, and the server brings parts in by itself.
+    pub(super) fn is_staging(&self) -> bool {
+        self.staging
+    }
+
+    /// The disks on which parts can be staged.
+    pub(super) fn disks(&self) -> &[Disk] {
+        &self.disks
     }
 
     async fn clear(&self) -> Result<()> {

@@ -12,6 +12,7 @@ mod harness;
 mod hostile;
 mod increments;
 mod motion;
+mod native;
 mod replicas;
 mod roundtrip;
 mod selection;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use backup_clickhouse::{ClickHouse as Engine, ClickHouseSettings, Merged, OnExisting, RestoreSettings};
+use backup_clickhouse::{ClickHouse as Engine, ClickHouseSettings, Merged, OnExisting, RestoreSettings, Staging};
 use backup_core::{BackupEngine, Error, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
@@ -42,6 +42,10 @@ pub(crate) struct FileArgs {
     /// Another disk of the server on this machine, when this machine sees it elsewhere than the server says; may be given several times
     #[arg(long, value_name = "NAME=DIR", value_parser = disk)]
     disk: Vec<(String, PathBuf)>,
+    /// The server writes by its own BACKUP into this folder, which this machine sees, too, and reads from it by RESTORE; its data directory is
+    /// then not needed here. PLACE says what the server calls it where that is another path: /its/path, or disk:NAME or disk:NAME/its/path
+    #[arg(long, value_name = "[PLACE=]DIR", value_parser = staging, conflicts_with_all = ["data_dir", "disk"])]
+    staging: Option<Staging>,
     /// So many tables are worked on at a time
     #[arg(long, value_name = "NUMBER", default_value = "4")]
     parallel: NonZeroUsize,
@@ -126,6 +130,23 @@ fn disk(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// A folder, and what the server calls it.
+fn staging(text: &str) -> Result<Staging, String> {
+    let (place, dir) = text.split_once('=').unwrap_or((text, text));
+    let wrong = || Err("must be DIR, PATH=DIR or disk:NAME[/PATH]=DIR, where DIR and PATH are absolute".to_owned());
+    if !dir.starts_with('/') {
+        return wrong();
+    }
+    match place.strip_prefix("disk:") {
+        Some(disk) => match disk.split_once('/').unwrap_or((disk, "")) {
+            ("", _) => wrong(),
+            (disk, path) => Ok(Staging::disk(disk, path, dir)),
+        },
+        None if place.starts_with('/') => Ok(Staging::file(place, dir)),
+        None => wrong(),
+    }
+}
+
 /// A pair `OLD=NEW` that the engine will understand.
 fn renaming(text: &str) -> Result<String, String> {
     match RestoreSettings::default().rename(text) {
@@ -140,6 +161,7 @@ impl FileArgs {
         settings.tls_roots = self.tls_ca;
         settings.data_dir = self.data_dir;
         settings.disks = self.disk.into_iter().collect::<BTreeMap<_, _>>();
+        settings.staging = self.staging;
         settings.parallel(self.parallel.get())
     }
 }
@@ -287,11 +309,29 @@ mod tests {
     }
 
     #[test]
+    fn a_staging_folder_is_named_as_both_see_it() {
+        for (text, wanted) in [
+            ("/mnt/stage", Staging::file("/mnt/stage", "/mnt/stage")),
+            ("/srv/stage=/mnt/stage", Staging::file("/srv/stage", "/mnt/stage")),
+            ("disk:backups=/mnt/stage", Staging::disk("backups", "", "/mnt/stage")),
+            ("disk:backups/a/b=/mnt/stage", Staging::disk("backups", "a/b", "/mnt/stage")),
+        ] {
+            let (settings, _) = parsed(&["--staging", text]).unwrap().settings().unwrap();
+            assert_eq!(settings.staging, Some(wanted), "{text}");
+        }
+        assert!(parsed(&["--staging", "/mnt/stage", "--data-dir", "/srv"]).is_err());
+    }
+
+    #[test]
     fn what_is_no_pair_is_refused() {
         for (option, bad) in [
             ("--disk", "cold"),
             ("--disk", "=/srv"),
             ("--disk", "cold=srv"),
+            ("--staging", "srv"),
+            ("--staging", "/srv=mnt"),
+            ("--staging", "cold=/mnt"),
+            ("--staging", "disk:=/mnt"),
             ("--rename", "shop"),
             ("--rename", "shop.a=b"),
             ("--existing", "keep"),

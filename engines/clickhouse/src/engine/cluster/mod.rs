@@ -141,9 +141,12 @@ async fn compare(client: &Client, cluster: &str, given: (u32, u32)) -> Result<()
 fn all_different(looked: &[(MemberName, Looked)]) -> Result<()> {
     let mut seen: Vec<(&std::path::Path, &MemberName)> = Vec::new();
     for (name, looked) in looked {
-        let dir = looked.server.default_disk()?.dir.as_path();
+        let (dir, what) = match &looked.engine.settings().staging {
+            Some(staging) => (staging.dir.as_path(), "staging folder"),
+            None => (looked.server.default_disk()?.dir.as_path(), "data directory"),
+        };
         if let Some((_, other)) = seen.iter().find(|(known, _)| *known == dir) {
-            let text = format!("{other} and {name} have the same data directory {}", dir.display());
+            let text = format!("{other} and {name} have the same {what} {}", dir.display());
             return Err(Error::invalid(text));
         }
         seen.push((dir, name));
