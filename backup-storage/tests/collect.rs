@@ -19,8 +19,6 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 
 mod content;
-#[path = "collect/walk.rs"]
-mod walk;
 
 use content::{Content, read};
 

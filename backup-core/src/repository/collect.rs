@@ -18,12 +18,16 @@ pub struct CollectOptions {
     pub interrupted: Duration,
     /// A pack of which this share is dead, in percent, is copied without it. 40; more than 100: never.
     pub dead_percent: u8,
+    /// For how long after its commit a backup keeps everything that it needs, whatever the catalog says of it: by the store's clock, which nobody who
+    /// may only add objects can set. Zero: for as long as the catalog says. Log stays as long after it was stored. The grace is then told by the store's
+    /// clock too. For repositories that are written to by hosts that may be taken over: at least as long as a loss may take to be noticed.
+    pub protect: Duration,
 }
 
 impl Default for CollectOptions {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3600);
-        Self { grace: day, silence: day, interrupted: day * 7, dead_percent: 40 }
+        Self { grace: day, silence: day, interrupted: day * 7, dead_percent: 40, protect: Duration::ZERO }
     }
 }
 
@@ -46,6 +50,13 @@ impl CollectOptions {
     #[must_use]
     pub fn interrupted(mut self, kept: Duration) -> Self {
         self.interrupted = kept;
+        self
+    }
+
+    /// Sets for how long a backup keeps everything that it needs, whatever the catalog says.
+    #[must_use]
+    pub fn protect(mut self, protect: Duration) -> Self {
+        self.protect = protect;
         self
     }
 

@@ -18,9 +18,11 @@
 pub(crate) mod moves;
 mod need;
 mod plan;
+mod protect;
 mod repack;
 mod survey;
 pub(crate) mod sweep;
+mod witnessed;
 
 use std::sync::Arc;
 
@@ -33,7 +35,10 @@ use backup_core::{Finding, SessionId, Severity};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::journal::{Due, Journal};
+use crate::store::ObjectName;
+use need::Stays;
 use plan::{Garbage, signed};
+use protect::Protected;
 use repack::Sparse;
 use survey::Survey;
 
@@ -62,15 +67,18 @@ pub(crate) async fn plan(
     work: &Work,
 ) -> Result<CollectionPlan> {
     let planning = async {
+        let (_, protected) = look(context, journal, options).await?;
         let survey = Survey::read(&context.store).await?;
-        let mut catalog = journal.refresh().await?;
-        let fenced = plan::silent(&catalog, &survey, options, context.env.now());
+        let (generation, mut catalog) = journal.refresh_placed().await?;
+        let witnessed = witnessed::find(context, (generation, &catalog), &survey).await?;
+        let fenced = plan::silent(&catalog, &survey, (options, &witnessed), context.env.now());
         let at = context.env.now();
         let then = Arc::make_mut(&mut catalog);
         for session in &fenced {
             then.apply(&fence(*session, at)).map_err(backup_core::Error::from)?;
         }
-        let mut plan = work_out(context, catalog, &survey, options, work).await?.plan;
+        let stays = Stays { protected, witnessed };
+        let mut plan = work_out(context, catalog, (&survey, &stays), options, work).await?.plan;
         plan.fenced = fenced;
         Ok(plan)
     };
@@ -89,22 +97,39 @@ pub(crate) async fn collect(
 ) -> Result<Collected> {
     let collecting = async {
         let mut outcome = Collected::default();
-        sweep_due(context, journal, options, &mut outcome).await?;
-        condemn(context, journal, options, work, &mut outcome).await?;
+        let (survey, protected) = look(context, journal, options).await?;
+        sweep_due(context, journal, (&survey, protected.as_ref()), options, &mut outcome).await?;
+        let mut stays = Stays { protected, ..Stays::default() };
+        condemn(context, journal, &mut stays, options, work, &mut outcome).await?;
         if options.grace.is_zero() && outcome.findings.iter().all(|finding| finding.code != "delete-refused") {
-            sweep_due(context, journal, options, &mut outcome).await?;
+            sweep_due(context, journal, (&survey, stays.protected.as_ref()), options, &mut outcome).await?;
         }
         // Reading the catalog is what everything begins with.
         if let Err(error) = journal.checkpoint(Due::After(CHECKPOINT)).await {
             tracing::warn!(%error, "a checkpoint of the catalog could not be made");
         }
         for (backup, why) in &outcome.plan.unreadable {
-            let text = format!("what it might need stays, because its manifest cannot be read: {why}");
+            let text = format!("what it might need stays: {why}");
             outcome.findings.push(Finding::new(Severity::Warning, "backup-unreadable", text).about(backup.to_string()));
         }
         Ok(outcome)
     };
     work.cancel().run_until_cancelled(collecting).await.unwrap_or_else(|| Err(Error::cancelled()))
+}
+
+/// What is protected, and the listing that says since when. Nothing is listed where nothing is protected.
+async fn look(
+    context: &Arc<Context>,
+    journal: &Journal<Catalog>,
+    options: &CollectOptions,
+) -> Result<(Survey, Option<Protected>)> {
+    if options.protect.is_zero() {
+        return Ok((Survey::default(), None));
+    }
+    let (generation, before) = journal.refresh_placed().await?;
+    let survey = Survey::read(&context.store).await?;
+    let protected = Protected::find(context, journal, (generation, &before), &survey, options).await?;
+    Ok((survey, Some(protected)))
 }
 
 fn fence(session: SessionId, at: jiff::Timestamp) -> Event {
@@ -115,14 +140,21 @@ fn fence(session: SessionId, at: jiff::Timestamp) -> Event {
 async fn sweep_due(
     context: &Arc<Context>,
     journal: &Journal<Catalog>,
+    (survey, protected): (&Survey, Option<&Protected>),
     options: &CollectOptions,
     outcome: &mut Collected,
 ) -> Result<()> {
     let catalog = journal.refresh().await?;
     let now = context.env.now();
+    let grace = signed(options.grace);
     for collection in catalog.collections() {
         let number = collection.condemned.number;
-        let due = now.duration_since(collection.at) >= signed(options.grace);
+        // What entries say of times may be forged, and that a sweep has begun as well.
+        let early = protected.is_some_and(|protected| protected.condemned_for(number, survey) < grace);
+        if early {
+            continue;
+        }
+        let due = now.duration_since(collection.at) >= grace;
         if collection.sweeping.is_none() {
             if !due {
                 continue;
@@ -138,11 +170,23 @@ async fn sweep_due(
                 continue;
             }
         }
-        let swept = sweep::sweep(context, &catalog, &collection.condemned).await?;
+        let stays = |name: &ObjectName, at: Option<jiff::Timestamp>| {
+            protected.is_some_and(|protected| protected.has(name, at.unwrap_or(jiff::Timestamp::MAX)))
+        };
+        let swept = sweep::sweep(context, &catalog, &collection.condemned, &stays).await?;
         outcome.deleted += swept.deleted;
         if let Some(finding) = swept.refused {
             outcome.findings.push(finding);
             return Ok(());
+        }
+        if swept.kept > 0 {
+            let text = format!(
+                "{} objects that it names are younger than is protected, or needed by a backup that is, and stay",
+                swept.kept
+            );
+            let finding = Finding::new(Severity::Warning, "collection-protected", text);
+            outcome.findings.push(finding.about(format!("collection {number}")));
+            continue;
         }
         let at = context.env.now();
         journal
@@ -160,24 +204,28 @@ async fn sweep_due(
 async fn condemn(
     context: &Arc<Context>,
     journal: &Journal<Catalog>,
+    stays: &mut Stays,
     options: &CollectOptions,
     work: &Work,
     outcome: &mut Collected,
 ) -> Result<()> {
     // Listed before the catalog is read: what was listed belongs to a session that is known then.
-    let survey = Survey::read(&context.store).await?;
+    let survey = &Survey::read(&context.store).await?;
     let now = context.env.now();
+    let (generation, catalog) = journal.refresh_placed().await?;
+    stays.witnessed = witnessed::find(context, (generation, &catalog), survey).await?;
     let mut fenced = Vec::new();
     journal
         .commit_by(|_, catalog| {
-            fenced = plan::silent(catalog, &survey, options, now);
+            fenced = plan::silent(catalog, survey, (options, &stays.witnessed), now);
             Ok(fenced.iter().map(|session| fence(*session, now)).collect())
         })
         .await?;
     for _ in 0..TRIES {
         work.checkpoint()?;
         let catalog = journal.refresh().await?;
-        let Worked { catalog, mut garbage, sparse, plan } = work_out(context, catalog, &survey, options, work).await?;
+        let Worked { catalog, mut garbage, sparse, plan } =
+            work_out(context, catalog, (survey, stays), options, work).await?;
         outcome.plan = plan;
         outcome.plan.fenced = fenced.clone();
         let (pins, session, moves) = match sparse.is_empty() {
@@ -271,13 +319,13 @@ async fn copy(
 async fn work_out(
     context: &Arc<Context>,
     catalog: Arc<Catalog>,
-    survey: &Survey,
+    (survey, stays): (&Survey, &Stays),
     options: &CollectOptions,
     work: &Work,
 ) -> Result<Worked> {
     work.started(Phase::Inspect, None, Unit::Items);
-    let need = need::find(context, &catalog, survey, options).await?;
-    let garbage = plan::garbage(&catalog, survey, &need, options);
+    let need = need::find(context, &catalog, (survey, options), stays).await?;
+    let garbage = plan::garbage(&catalog, survey, (&need, stays.protected.as_ref()), options);
     let sparse = match need.unreadable.is_empty() && options.dead_percent <= 100 {
         true => {
             let candidates: std::collections::BTreeSet<PackId> = plan::partly_dead(&catalog, survey, &need);

@@ -10,6 +10,7 @@ use futures::TryStreamExt;
 use futures::stream::{self, StreamExt};
 
 use super::plan::signed;
+use super::protect::Protected;
 use super::survey::Survey;
 use crate::context::Context;
 use crate::error::{ErrorKind, Result};
@@ -31,6 +32,15 @@ pub(super) struct Need {
     pub(super) unreadable: Vec<(BackupId, String)>,
 }
 
+/// What stays for other reasons than that the catalog says so.
+#[derive(Debug, Default)]
+pub(super) struct Stays {
+    /// What is protected, if anything is.
+    pub(super) protected: Option<Protected>,
+    /// Sessions that have become backups of which the catalog does not know.
+    pub(super) witnessed: BTreeMap<SessionId, BackupId>,
+}
+
 /// Opens manifests as `catalog` says where they are.
 #[derive(Debug, Clone)]
 pub(super) struct Manifests {
@@ -40,7 +50,12 @@ pub(super) struct Manifests {
 
 impl Manifests {
     pub(super) fn new(context: &Arc<Context>, catalog: &Arc<Catalog>) -> Self {
-        let cache = PackCache::new(Arc::clone(context), Places::State(Arc::clone(catalog)));
+        Self::at(context, Places::State(Arc::clone(catalog)))
+    }
+
+    /// Opens them as `places` say where they are.
+    pub(super) fn at(context: &Arc<Context>, places: Places) -> Self {
+        let cache = PackCache::new(Arc::clone(context), places);
         Self { context: Arc::clone(context), cache: Arc::new(cache) }
     }
 
@@ -49,7 +64,7 @@ impl Manifests {
     }
 
     /// The objects that the backup of `record` needs.
-    async fn objects(&self, record: &BackupRecord) -> Result<BTreeSet<PackId>> {
+    pub(super) async fn objects(&self, record: &BackupRecord) -> Result<BTreeSet<PackId>> {
         let reader = self.open(record).await?;
         let places = self.cache.places();
         let content = reader.packs().iter().filter(|pack| pack.live > 0).map(|pack| pack.pack);
@@ -95,8 +110,8 @@ impl Manifests {
 pub(super) async fn find(
     context: &Arc<Context>,
     catalog: &Arc<Catalog>,
-    survey: &Survey,
-    options: &CollectOptions,
+    (survey, options): (&Survey, &CollectOptions),
+    stays: &Stays,
 ) -> Result<Need> {
     let manifests = Manifests::new(context, catalog);
     let mut need = Need::default();
@@ -128,10 +143,21 @@ pub(super) async fn find(
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Environment) => {
                 need.held.insert(record.session);
                 need.held.extend(&record.reused);
-                need.unreadable.push((record.id, describe(error)));
+                need.unreadable.push((record.id, format!("its manifest cannot be read: {}", describe(error))));
             }
             Err(error) => return Err(error),
         }
+    }
+    for (session, backup) in &stays.witnessed {
+        need.held.insert(*session);
+        let why = "a witness tells of its commit, and the catalog does not; verify, and build the catalog again";
+        need.unreadable.push((*backup, why.to_owned()));
+    }
+    if let Some(protected) = &stays.protected {
+        let (packs, sessions) = protected.needed();
+        need.live.extend(packs);
+        need.pinned.extend(packs);
+        need.held.extend(sessions);
     }
     let copies = catalog.moves().filter(|moved| need.held.contains(&moved.from.session));
     let copies: Vec<_> = copies.filter_map(|moved| catalog.locate(moved.from)).map(|moved| moved.to).collect();

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use backup_core::catalog::{BackupRecord, Catalog, CloseReason, PackId, SessionPacks, SessionState};
 use backup_core::log::LogPurpose;
 use backup_core::repository::CollectOptions;
-use backup_core::{Lineage, SessionId};
+use backup_core::{BackupId, Lineage, SessionId};
 use jiff::SignedDuration;
 
 use super::need::Need;
+use super::protect::Protected;
 use super::survey::Survey;
 use crate::log::stored::Listed;
 use crate::log::writer::WINDOW;
@@ -42,12 +43,12 @@ impl Garbage {
 
 /// The open sessions that have given no sign of life for so long that they are taken for dead.
 ///
-/// By the clock of the store alone: when it took the newest object of the session, and when the newest of all. Of a session that has stored nothing
+/// One that has a witness is not dead but lost to the catalog. By the clock of the store alone: when it took the newest object of the session, and when the newest of all. Of a session that has stored nothing
 /// only its own clock tells, and it holds nothing but what it builds on. Being wrong costs that session its commit, and nobody any data.
 pub(super) fn silent(
     catalog: &Catalog,
     survey: &Survey,
-    options: &CollectOptions,
+    (options, witnessed): (&CollectOptions, &BTreeMap<SessionId, BackupId>),
     now: jiff::Timestamp,
 ) -> Vec<SessionId> {
     let open = catalog.sessions().filter_map(|(session, state)| match state {
@@ -59,11 +60,16 @@ pub(super) fn silent(
         let ago = last.map_or_else(|| now.duration_since(*at), |last| survey.since(last));
         ago >= signed(options.silence)
     });
-    silent.map(|(session, _)| session).collect()
+    silent.map(|(session, _)| session).filter(|session| !witnessed.contains_key(session)).collect()
 }
 
 /// What of the listing nobody needs.
-pub(super) fn garbage(catalog: &Catalog, survey: &Survey, need: &Need, options: &CollectOptions) -> Garbage {
+pub(super) fn garbage(
+    catalog: &Catalog,
+    survey: &Survey,
+    (need, protected): (&Need, Option<&Protected>),
+    options: &CollectOptions,
+) -> Garbage {
     let pending: BTreeSet<PackId> =
         catalog.collections().flat_map(|c| c.condemned.packs.iter().flat_map(SessionPacks::packs)).collect();
     let ending: BTreeSet<SessionId> = catalog
@@ -94,11 +100,11 @@ pub(super) fn garbage(catalog: &Catalog, survey: &Survey, need: &Need, options: 
         garbage.bytes += new.values().copied().sum::<u64>() + if whole { folder.other_bytes } else { 0 };
         garbage.packs.insert(*session, (new.into_keys().copied().collect(), whole));
     }
-    log(catalog, survey, &mut garbage);
+    log(catalog, survey, protected, &mut garbage);
     garbage
 }
 
-fn log(catalog: &Catalog, survey: &Survey, garbage: &mut Garbage) {
+fn log(catalog: &Catalog, survey: &Survey, protected: Option<&Protected>, garbage: &mut Garbage) {
     for lineage in survey.log.keys() {
         let state = catalog.log();
         if state.lineage(lineage).is_none() {
@@ -106,7 +112,9 @@ fn log(catalog: &Catalog, survey: &Survey, garbage: &mut Garbage) {
         }
         let before = state.expired_before(lineage);
         let condemned = catalog.collections().filter_map(|c| c.condemned.log.get(lineage)).max().copied().unwrap_or(0);
-        let dead: Vec<_> = expired(catalog, survey, lineage, before).filter(|l| l.piece.end >= condemned).collect();
+        let free = |listed: &&Listed| protected.is_none_or(|protected| !protected.has_log(listed.at));
+        let dead = expired(catalog, survey, lineage, before).filter(|l| l.piece.end >= condemned).filter(free);
+        let dead: Vec<_> = dead.collect();
         if !dead.is_empty() {
             garbage.log_objects += dead.len() as u64;
             garbage.log_bytes += dead.iter().map(|listed| listed.size).sum::<u64>();

@@ -21,6 +21,8 @@ pub(super) struct Folder {
     pub(super) other_bytes: u64,
     /// When the newest of its objects was stored, by the store's clock.
     pub(super) last: Option<Timestamp>,
+    /// Whether something has the name of a witness.
+    pub(super) witnessed: bool,
 }
 
 /// What was listed.
@@ -28,6 +30,8 @@ pub(super) struct Folder {
 pub(super) struct Survey {
     pub(super) folders: BTreeMap<SessionId, Folder>,
     pub(super) log: BTreeMap<Lineage, Vec<Listed>>,
+    /// Generations and numbers of entries of the journal, and when the store took them.
+    pub(super) entries: Vec<(u32, u64, Timestamp)>,
     /// When the newest of all objects was stored: it is that late at least, by the store's clock.
     pub(super) newest: Option<Timestamp>,
 }
@@ -47,8 +51,14 @@ impl Survey {
                     SessionObject::Pack(id) => {
                         folder.packs.insert(id.number, object.size);
                     }
-                    _ => folder.other_bytes += object.size,
+                    SessionObject::Witness(_) => {
+                        folder.witnessed = true;
+                        folder.other_bytes += object.size;
+                    }
+                    SessionObject::Alive(_) => folder.other_bytes += object.size,
                 }
+            } else if let Some((generation, number)) = layout::entry_place(name) {
+                survey.entries.push((generation, number, at));
             } else if let Some((lineage, piece)) = name::parse(name) {
                 let listed = Listed { piece, size: object.size, spooled: false, at };
                 survey.log.entry(lineage).or_default().push(listed);

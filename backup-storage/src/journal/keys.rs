@@ -33,19 +33,6 @@ pub(crate) fn epoch_of(name: &ObjectName, object: &[u8]) -> Result<EpochId> {
     Ok(header.map_err(damaged)?.epoch)
 }
 
-/// That the entry `name` may follow what is known.
-///
-/// # Errors
-/// Damaged when it is sealed in another epoch than the present one.
-pub(crate) fn check(keys: Option<&KeyState>, name: &ObjectName, object: &[u8]) -> Result<()> {
-    let Some(keys) = keys else { return Ok(()) };
-    let (present, epoch) = (keys.current(), epoch_of(name, object)?);
-    if epoch.0 == present {
-        return Ok(());
-    }
-    Err(Error::damaged(format!("object {name} is sealed in epoch {epoch}, where epoch {present} was the present one")))
-}
-
 /// The keyring that seals the next entry.
 pub(super) fn sealing(keyring: &Keyring, keys: Option<&KeyState>) -> Keyring {
     keys.map_or_else(|| keyring.clone(), |keys| keyring.pinned_to(EpochId(keys.current())))

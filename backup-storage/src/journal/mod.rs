@@ -10,13 +10,13 @@
 
 mod checkpoint;
 mod entry;
-
+pub(crate) mod foreign;
 pub(crate) mod keys;
 
 pub(crate) use checkpoint::Due;
 pub(crate) use entry::{Entry, EpochRecord, FORMAT, Genesis, PlainObject};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -85,6 +85,8 @@ pub(crate) struct Journal<F> {
     checkpointed: std::sync::atomic::AtomicU64,
     /// That this is no region of another repository was asked and answered.
     own: std::sync::atomic::AtomicBool,
+    /// The last generation that somebody has only pretended to begin.
+    planted: std::sync::atomic::AtomicU32,
 }
 
 /// A prefix of the history, folded.
@@ -94,6 +96,8 @@ struct Head<F> {
     number: u64,
     digest: [u8; 32],
     state: Arc<F>,
+    /// The numbers of what was [passed over](foreign).
+    passed: Arc<BTreeSet<u64>>,
 }
 
 /// Which entry, and what it is.
@@ -112,7 +116,8 @@ impl<F: Fold> Journal<F> {
     pub(crate) fn new(store: Store, keyring: Keyring, env: Env) -> Self {
         let (head, seen) = (Mutex::new(None), parking_lot::Mutex::new(None));
         let (checkpointed, own) = (std::sync::atomic::AtomicU64::new(0), std::sync::atomic::AtomicBool::new(false));
-        Self { store, keyring, env, head, seen, checkpointed, own }
+        let planted = std::sync::atomic::AtomicU32::new(0);
+        Self { store, keyring, env, head, seen, checkpointed, own, planted }
     }
 
     /// The newest state that was seen so far, without asking the store. None before the first time.
@@ -136,7 +141,8 @@ impl<F: Fold> Journal<F> {
         let digest = *blake3::hash(&object).as_bytes();
         match self.store.create(&name, object).await? {
             Created::New | Created::AlreadyOurs => {
-                let head = Head { generation, number: 1, digest, state: Arc::new(state) };
+                let passed = Arc::default();
+                let head = Head { generation, number: 1, digest, state: Arc::new(state), passed };
                 self.see(&head.state);
                 *self.head.lock().await = Some(head);
                 Ok(())
@@ -225,7 +231,7 @@ impl<F: Fold> Journal<F> {
             let head = self.catch_up(&mut guard).await?;
             let events = decide(head.generation, &head.state)?;
             if events.is_empty() {
-                let Head { generation, number, digest, state } = head.clone();
+                let Head { generation, number, digest, state, .. } = head.clone();
                 return Ok((Place { generation, number, digest }, state));
             }
             let mut state = F::clone(&head.state);
@@ -246,12 +252,9 @@ impl<F: Fold> Journal<F> {
             self.see(&state);
             // Somebody who found this generation damaged may have begun the next one before our entry landed. Then nobody
             // will read our entry, and it must not be reported as a commit.
-            if self.store.head(&layout::entry(generation + 1, 1)?).await?.is_some() {
+            if self.is_succeeded(generation).await? {
                 *guard = None;
-                return Err(Error::conflict(format!(
-                    "the catalog was rebuilt: generation {} has succeeded generation {generation}",
-                    generation + 1
-                )));
+                return Err(Error::conflict(format!("the catalog was rebuilt: generation {generation} is over")));
             }
             return Ok((Place { generation, number, digest }, state));
         }
@@ -265,7 +268,14 @@ impl<F: Fold> Journal<F> {
         if self.own.load(std::sync::atomic::Ordering::Relaxed) {
             return Ok(false);
         }
-        let region = self.store.head(&ObjectName::new(layout::REGION)?).await?.is_some();
+        let region = match self.store.head(&ObjectName::new(layout::REGION)?).await? {
+            None => false,
+            // A region is marked before anything else is put there. Later anybody might do so who may add objects.
+            Some(mark) => {
+                let described = self.store.head(&layout::repository()?).await?;
+                described.is_none_or(|described| mark.last_modified <= described.last_modified)
+            }
+        };
         self.own.store(!region, std::sync::atomic::Ordering::Relaxed);
         Ok(region)
     }
@@ -274,10 +284,9 @@ impl<F: Fold> Journal<F> {
         // Both questions at once: a log writer asks them before each of its acknowledgements.
         let mut asked = None;
         if let Some(known) = head.as_ref() {
-            let (succession, next) =
-                (layout::entry(known.generation + 1, 1)?, layout::entry(known.generation, known.number + 1)?);
-            let (succeeded, next) = futures::join!(self.store.head(&succession), self.store.get(&next));
-            if succeeded?.is_some() {
+            let next = layout::entry(known.generation, known.number + 1)?;
+            let (succeeded, next) = futures::join!(self.is_succeeded(known.generation), self.store.get(&next));
+            if succeeded? {
                 *head = None;
             } else {
                 asked = Some(next);
@@ -309,6 +318,7 @@ impl<F: Fold> Journal<F> {
             let last = layout::entry(head.generation, head.number)?;
             let names = self.store.names_after(&layout::generation(head.generation), &last).await?;
             let numbers = names.iter().filter_map(|name| Some(layout::entry_place(name.as_str())?.1)).collect();
+            let numbers = self.without_islands(head.generation, head.number.saturating_add(1), numbers).await?;
             self.read_on(head.generation, numbers, Some(&mut head)).await?;
             return Ok(head);
         }
@@ -347,7 +357,17 @@ impl<F: Fold> Journal<F> {
         Ok(own)
     }
 
-    /// The numbers of the entries of every generation, in order.
+    /// Of the entries of the present generation up to now, the numbers of those that are none and were passed over.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub(crate) async fn passed(&self) -> Result<(u32, Arc<BTreeSet<u64>>)> {
+        let mut head = self.head.lock().await;
+        let head = self.catch_up(&mut head).await?;
+        Ok((head.generation, Arc::clone(&head.passed)))
+    }
+
+    /// The numbers of the entries of every generation, in order, as far as anybody with a key has begun it.
     pub(crate) async fn listing(&self) -> Result<BTreeMap<u32, Vec<u64>>> {
         let mut listing: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let mut names = self.store.list(layout::CATALOG);
@@ -357,7 +377,7 @@ impl<F: Fold> Journal<F> {
             }
         }
         listing.values_mut().for_each(|numbers| numbers.sort_unstable());
-        Ok(listing)
+        self.believed(listing).await
     }
 
     /// Opens one entry without looking at its predecessor.
@@ -391,11 +411,18 @@ impl<F: Fold> Journal<F> {
         let mut state = F::begin(&genesis, keys::epoch_of(name, object)?);
         keys::recognise(&self.keyring, state.keys());
         entry.events.iter().try_for_each(|event| state.apply(event)).map_err(|e| unfit(name, e))?;
-        Ok(Head { generation, number: entry.number, digest: *blake3::hash(object).as_bytes(), state: Arc::new(state) })
+        let (digest, state) = (*blake3::hash(object).as_bytes(), Arc::new(state));
+        Ok(Head { generation, number: entry.number, digest, state, passed: Arc::default() })
     }
 
     fn fold(&self, head: &mut Head<F>, name: &ObjectName, object: &[u8]) -> Result<()> {
-        keys::check(head.state.keys(), name, object)?;
+        if foreign::is_foreign(&self.keyring, head.state.keys(), name, object) {
+            tracing::warn!(%name, "somebody has put something where an entry of the catalog belongs; it is passed over");
+            head.number += 1;
+            head.digest = *blake3::hash(object).as_bytes();
+            Arc::make_mut(&mut head.passed).insert(head.number);
+            return Ok(());
+        }
         let entry = self.open(name, object)?;
         if entry.previous != head.digest {
             return Err(Error::damaged(format!("object {name} does not follow entry {} as it is stored", head.number)));

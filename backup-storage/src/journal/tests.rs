@@ -198,11 +198,104 @@ async fn whoever_has_kept_the_key_of_an_epoch_that_is_over_cannot_go_on_with_the
         keys.offer(EpochId(2), [key.clone()]);
         Journal::<Catalog>::new(store.clone(), keys, env.clone())
     };
-    let error = reader().refresh().await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains("sealed in epoch 1"), "{error}");
-    store.delete(&name).await.unwrap();
-    let reader = reader();
-    assert_eq!(reader.refresh().await.unwrap().keys().current(), 2);
-    reader.commit(vec![hold()]).await.unwrap();
-    assert_eq!(keys::epoch_of(&name, &store.get(&name).await.unwrap()).unwrap(), EpochId(2));
+    // It is passed over.
+    let first = reader();
+    let state = first.refresh().await.unwrap();
+    assert_eq!((state.keys().current(), state.sessions().count()), (2, 0));
+    let place = first.commit(vec![hold()]).await.unwrap();
+    let own = layout::entry(1, place.number).unwrap();
+    assert!(own > name);
+    assert_eq!(keys::epoch_of(&own, &store.get(&own).await.unwrap()).unwrap(), EpochId(2));
+    assert_eq!(reader().refresh().await.unwrap().sessions().count(), 1);
+}
+
+/// What somebody without a key can put: nothing, noise, an entry of another name, and one that was altered where it says what it is.
+async fn planted(store: &Store) -> [Vec<u8>; 4] {
+    let other = store.get(&layout::entry(1, 2).unwrap()).await.unwrap().to_vec();
+    let mut altered = other.clone();
+    altered[60] ^= 1;
+    [Vec::new(), vec![7; 200], other, altered]
+}
+
+#[tokio::test]
+async fn what_lies_where_the_next_entry_belongs_is_passed_over_by_everybody() {
+    let store = Store::memory();
+    let a = journal(&store).await;
+    a.commit(vec![1]).await.unwrap();
+    let mut last = 1;
+    for object in planted(&store).await {
+        let place = a.place().await.unwrap();
+        // Two in a row, and one behind a hole that is reached later.
+        for ahead in [1, 2, 4] {
+            let name = layout::entry(1, place.number + ahead).unwrap();
+            assert!(store.create(&name, object.clone()).await.unwrap().is_ours());
+        }
+        assert_eq!(other(&store, 9).refresh().await.unwrap().0, last);
+        assert_eq!(a.commit(vec![last + 1]).await.unwrap().number, place.number + 3);
+        assert_eq!(a.commit(vec![last + 2]).await.unwrap().number, place.number + 5);
+        last += 2;
+        assert_eq!(other(&store, 9).refresh().await.unwrap().0, last);
+    }
+    // A checkpoint tells the same.
+    a.checkpoint(Due::Now).await.unwrap();
+    let reader = other(&store, 9);
+    assert_eq!(reader.refresh().await.unwrap().0, last);
+    let passed = reader.passed().await.unwrap();
+    assert_eq!((passed.1.len(), &passed), (12, &a.passed().await.unwrap()));
+    // The next one is not made of what was planted among checkpoints.
+    for number in [1_000, u64::MAX] {
+        assert!(store.create(&layout::checkpoint(1, number).unwrap(), vec![1; 300]).await.unwrap().is_ours());
+    }
+    a.commit(vec![last + 1]).await.unwrap();
+    assert_eq!(a.checkpoint(Due::Now).await.unwrap(), Some(a.place().await.unwrap().number));
+    assert_eq!(other(&store, 9).refresh().await.unwrap().0, last + 1);
+}
+
+#[tokio::test]
+async fn a_generation_that_nobody_with_a_key_has_begun_is_none() {
+    let store = Store::memory();
+    let a = journal(&store).await;
+    a.commit(vec![1]).await.unwrap();
+    for (generation, object) in [2, 3, 9, u32::MAX].into_iter().zip(planted(&store).await) {
+        assert!(store.create(&layout::entry(generation, 1).unwrap(), object).await.unwrap().is_ours());
+    }
+    let b = other(&store, 9);
+    assert_eq!(b.refresh().await.unwrap().0, 1);
+    assert_eq!(a.commit(vec![2]).await.unwrap().generation, 1);
+    assert_eq!(b.commit(vec![3]).await.unwrap().generation, 1);
+    // One that is begun is found behind them, by those who were there before as well.
+    let next = b.next_generation(1).await.unwrap();
+    assert_eq!(next, 4);
+    b.begin(next, genesis(&keyring(1), &Env::seeded(3)), vec![1]).await.unwrap();
+    assert_eq!(a.commit(vec![2]).await.unwrap().generation, 4);
+    assert_eq!(other(&store, 8).refresh().await.unwrap().0, 2);
+}
+
+#[tokio::test]
+async fn an_entry_that_was_destroyed_is_not_taken_for_something_planted() {
+    for destroyed in 2..=4 {
+        let store = Store::memory();
+        let a = journal(&store).await;
+        for n in 1..=3 {
+            a.commit(vec![n]).await.unwrap();
+        }
+        let name = layout::entry(1, destroyed).unwrap();
+        let whole = store.get(&name).await.unwrap().to_vec();
+        // Its body: it was an entry, also if it is the last one.
+        let mut torn = whole.clone();
+        torn[whole.len() - 1] ^= 1;
+        replace(&store, &name, torn).await;
+        assert_eq!(other(&store, 9).refresh().await.unwrap_err().kind(), ErrorKind::Damaged);
+        // Its header: whoever came behind it knows that it was one, and so does whoever has read it.
+        let mut headless = whole;
+        headless[60] ^= 1;
+        replace(&store, &name, headless).await;
+        let read = other(&store, 9).refresh().await;
+        match destroyed {
+            4 => assert_eq!(read.unwrap().0, 2, "nobody came behind it"),
+            _ => assert_eq!(read.unwrap_err().kind(), ErrorKind::Damaged),
+        }
+        a.commit(vec![4]).await.unwrap();
+        assert_eq!(other(&store, 9).refresh().await.unwrap_err().kind(), ErrorKind::Damaged);
+    }
 }

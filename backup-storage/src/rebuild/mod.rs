@@ -126,8 +126,7 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
     let first = entries.next().unwrap_or_default();
     let mut tries = 0;
     let parts = loop {
-        generation =
-            generation.checked_add(1).ok_or_else(|| Error::internal("the catalog cannot have another generation"))?;
+        generation = journal.next_generation(generation).await?;
         tries += 1;
         journal.begin(generation, genesis.clone(), first.clone()).await?;
         let parts = log.look(&log_cache, &stored::list_vault(&context.store).await?).await?;

@@ -125,7 +125,7 @@ async fn once(
     let wanted: Vec<_> = wanted.map(|(name, size)| (name.clone(), *size)).collect();
     work.started(Phase::Upload, Some(wanted.iter().map(|(_, size)| size).sum()), Unit::Bytes);
     copy.all(wanted, done).await?;
-    copy.entries(journal, &entries, &copied, &catalog, done).await?;
+    copy.entries(journal, &entries, (&here, &copied), &catalog, done).await?;
     // Whoever was removed here opens nothing there either.
     let tidied = keys::tidy(&copy.region(), catalog.keys()).await?;
     done.deleted += tidied.deleted;
@@ -261,7 +261,7 @@ impl Copy<'_> {
         &self,
         journal: &Journal<Catalog>,
         entries: &BTreeMap<u32, Vec<u64>>,
-        copied: &BTreeMap<ObjectName, u64>,
+        (here, copied): (&BTreeMap<ObjectName, u64>, &BTreeMap<ObjectName, u64>),
         catalog: &Catalog,
         done: &mut Replicated,
     ) -> Result<()> {
@@ -273,6 +273,7 @@ impl Copy<'_> {
             let pending = other.collections().map(|pending| (pending.condemned.number, pending.condemned.clone()));
             condemned.extend(pending);
         }
+        let (newest, passed) = journal.passed().await?;
         let all = entries.iter().flat_map(|(generation, numbers)| numbers.iter().map(move |n| (*generation, *n)));
         for (generation, number) in all.filter(|place| known.is_none_or(|known| *place > known)) {
             self.work.checkpoint()?;
@@ -282,7 +283,14 @@ impl Copy<'_> {
             }
             let name = layout::entry(generation, number)?;
             let object = self.context.store.get(&name).await?;
-            for event in journal.open(&name, &object)?.events {
+            // What is no entry has its place in the chain, and says nothing.
+            let says_nothing = if generation == newest {
+                passed.contains(&number)
+            } else {
+                !journal.is_vouched(&name, &object).await?
+            };
+            let events = if says_nothing { Vec::new() } else { journal.open(&name, &object)?.events };
+            for event in events {
                 match event {
                     Event::Condemned { collection, .. } => {
                         condemned.insert(collection.number, *collection);
@@ -292,7 +300,9 @@ impl Copy<'_> {
                     }
                     Event::Swept { collection, .. } => {
                         if let Some(condemned) = condemned.remove(&collection) {
-                            let swept = sweep::sweep(&self.region(), catalog, &condemned).await?;
+                            // What was swept is gone here. Of the rest somebody may only have said so.
+                            let stays = |name: &ObjectName, _: Option<Timestamp>| here.contains_key(name);
+                            let swept = sweep::sweep(&self.region(), catalog, &condemned, &stays).await?;
                             done.deleted += swept.deleted;
                             done.findings.extend(swept.refused);
                         }
@@ -360,12 +370,15 @@ pub(crate) async fn region(context: &Arc<Context>, journal: &Journal<Catalog>, t
     let other = other(context, there);
     let copied = other.listing().await?;
     let mut state = RegionState { entries_behind: entries.saturating_sub(count(&copied)), ..RegionState::default() };
-    let Some((generation, last)) = copied.last_key_value().and_then(|(g, numbers)| Some((*g, *numbers.last()?))) else {
+    let Some((generation, numbers)) = copied.last_key_value().filter(|(_, numbers)| !numbers.is_empty()) else {
         state.missing = here.backups().map(|backup| backup.id).collect();
         return Ok(state);
     };
-    let name = layout::entry(generation, last)?;
-    state.until = Some(other.open(&name, &there.get(&name).await?)?.at);
+    let (_, passed) = other.passed().await?;
+    if let Some(last) = numbers.iter().rev().find(|number| !passed.contains(number)) {
+        let name = layout::entry(*generation, *last)?;
+        state.until = Some(other.open(&name, &there.get(&name).await?)?.at);
+    }
     let known = other.refresh().await?;
     state.missing = here.backups().map(|backup| backup.id).filter(|id| known.backup(*id).is_none()).collect();
     state.newest = known.latest().map(|backup| backup.id);

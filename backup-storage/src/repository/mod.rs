@@ -463,4 +463,35 @@ impl Repository {
         let closed = Event::SessionClosed { session, at: self.context.env.now(), reason: CloseReason::Fenced };
         self.journal.commit(vec![closed]).await.map(drop)
     }
+
+    /// Commits events of any kind, as whoever holds the keys can. For tests.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when they do not fit.
+    pub async fn forge(&self, events: Vec<Event>) -> Result<()> {
+        self.journal.commit(events).await.map(drop)
+    }
+
+    /// Begins a catalog in which there is nothing, as whoever holds the keys can. For tests.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when somebody else begins one.
+    pub async fn forge_generation(&self) -> Result<()> {
+        let (generation, _) = self.journal.refresh_placed().await?;
+        let keys = self.context.keyring.trusted();
+        let record = |(epoch, fingerprint): &(EpochId, backup_crypto::EpochFingerprint)| EpochRecord {
+            epoch: epoch.0,
+            fingerprint: *fingerprint.as_bytes(),
+        };
+        let genesis = Genesis {
+            format: FORMAT,
+            repository: *self.id().as_bytes(),
+            service: self.context.service.clone(),
+            suite: self.suite() as u8,
+            created_at: self.context.env.now(),
+            objects: Vec::new(),
+            epochs: Some(keys.iter().map(record).collect()),
+        };
+        self.journal.begin(self.journal.next_generation(generation).await?, genesis, Vec::new()).await
+    }
 }

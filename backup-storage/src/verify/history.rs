@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt};
 use super::findings::{Findings, describe};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Fold, Genesis, Journal, Place, keys};
+use crate::journal::{Fold, Genesis, Journal, Place, foreign, keys};
 use crate::{envelope, layout};
 
 /// How many entries are fetched at the same time.
@@ -37,6 +37,8 @@ pub(super) struct History {
     told: Vec<(u64, BackupId)>,
     /// What is wrong with which entry.
     broken: BTreeMap<u64, String>,
+    /// What lies at places of entries, is none, and has no entry behind it yet.
+    foreign: BTreeSet<u64>,
 }
 
 impl History {
@@ -85,9 +87,9 @@ impl History {
             keys::look(&context.keyring, catalog.keys()).await?;
             if number > 1
                 && history.broken.is_empty()
-                && let Err(e) = keys::check(Some(catalog.keys()), &name, &object)
+                && foreign::is_foreign(&context.keyring, Some(catalog.keys()), &name, &object)
             {
-                history.broken.insert(number, describe(e));
+                history.foreign.insert(number);
                 continue;
             }
             // What opens but is not understood is not damage: a newer version wrote it, and nothing can be said.
@@ -106,8 +108,15 @@ impl History {
             let before = number - 1;
             let known = if before == 0 { Some(&[0; 32]) } else { history.digests.get(&before) };
             if known.is_some_and(|digest| *digest != entry.previous) && !history.broken.contains_key(&before) {
-                history.broken.insert(number, format!("it does not follow entry {before} as it is stored"));
+                match history.foreign.remove(&before) {
+                    true => history.broken.insert(before, "it is not the entry that the next one follows".to_owned()),
+                    false => {
+                        history.broken.insert(number, format!("it does not follow entry {before} as it is stored"))
+                    }
+                };
             }
+            // Who wrote this one has met those before it and has passed them over: they are nobody's damage.
+            report.garbage_objects += std::mem::take(&mut history.foreign).len() as u64;
             if number == 1 {
                 if let Some(genesis) = &entry.genesis {
                     catalog = <Catalog as Fold>::begin(genesis, keys::epoch_of(&name, &object)?);
@@ -195,6 +204,10 @@ impl History {
             };
             let harmed = self.told.iter().filter(|(told, _)| told >= number).map(|(_, backup)| *backup);
             findings.add(object, problem.clone(), harmed);
+        }
+        for number in &self.foreign {
+            let problem = "it is no entry: somebody has put it there, or it was one and its header is destroyed";
+            findings.add(layout::entry(self.generation, *number)?.to_string(), problem, []);
         }
         Ok(())
     }

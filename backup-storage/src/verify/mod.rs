@@ -221,8 +221,8 @@ fn count_garbage(
     held: &BTreeSet<backup_core::SessionId>,
     report: &mut VerifyReport,
 ) {
-    report.garbage_objects = listing.foreign_objects;
-    report.garbage_bytes = listing.foreign_bytes;
+    report.garbage_objects += listing.foreign_objects;
+    report.garbage_bytes += listing.foreign_bytes;
     for (id, len) in &listing.packs {
         if !needed.contains_key(id) && !held.contains(&id.session) {
             report.garbage_objects += 1;

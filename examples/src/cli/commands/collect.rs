@@ -47,6 +47,9 @@ struct How {
     /// Copy a pack without what is dead in it when that is so many percent of it; 101: never
     #[arg(long, value_name = "PERCENT", default_value_t = 40, value_parser = clap::value_parser!(u8).range(1..=101))]
     dead_percent: u8,
+    /// Take nothing that a backup needs this long after its commit, by the store's clock, whatever the catalog says: for hosts that may be taken over
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = log::duration)]
+    protect: Duration,
 }
 
 /// Options of `reinstate`.
@@ -70,7 +73,8 @@ async fn collect(cx: &mut Context<'_, '_>, how: &How, only_said: Option<&str>) -
         .grace(how.grace)
         .silence(how.silence)
         .interrupted(how.interrupted)
-        .dead_percent(how.dead_percent);
+        .dead_percent(how.dead_percent)
+        .protect(how.protect);
     let repository = cx.open().await?;
     if let Some(said) = only_said {
         let plan = repository.plan_collection(&options, cx.work()).await?;
