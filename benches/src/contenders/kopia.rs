@@ -48,7 +48,8 @@ impl Contender for Kopia {
     fn setup(&mut self) -> Result<(), Error> {
         self.place.make()?;
         std::fs::create_dir_all(self.place.repository())?;
-        self.command(&["repository", "create", "filesystem", "--path"]).arg(self.place.repository()).run()?;
+        let path = format!("--path={}", self.place.repository().display());
+        self.command(&["repository", "create", "filesystem"]).arg(path).run()?;
         self.command(&["policy", "set", "--global", "--compression=zstd-fastest"]).run().map(drop)
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Place;
+use super::{Place, SECRET};
 use crate::Error;
 use crate::measure::{Cost, Job};
 use crate::rounds::{Contender, Phase};
@@ -16,8 +16,9 @@ pub(crate) struct Ours {
     name: &'static str,
     terms: String,
     place: Place,
-    /// The vault's address where it is not this disk, and what opens it.
-    remote: Option<(String, PathBuf, Vec<(&'static str, String)>)>,
+    /// The vault's address where it is not this disk, and where its objects lie.
+    remote: Option<(String, PathBuf)>,
+    environment: Vec<(&'static str, String)>,
     does: Does,
 }
 
@@ -34,6 +35,7 @@ impl Ours {
             terms,
             place: Place::new(base, &name.replace([' ', ','], "-")),
             remote: None,
+            environment: vec![],
             does: Box::new(does),
         }
     }
@@ -46,17 +48,23 @@ impl Ours {
 
     /// Into the store at `address`, whose objects lie in `objects`.
     pub(crate) fn at(mut self, address: String, objects: PathBuf, credentials: Vec<(&'static str, String)>) -> Self {
-        self.remote = Some((address, objects, credentials));
+        self.remote = Some((address, objects));
+        self.environment.extend(credentials);
         self
     }
 
+    /// Has the vault opened by a passphrase instead of a key.
+    pub(crate) fn by_passphrase(mut self) -> Self {
+        self.environment.push((work::PASSPHRASE, SECRET.to_owned()));
+        self.also("opened by a passphrase (Argon2id)")
+    }
+
     fn vault(&self) -> PathBuf {
-        self.remote.as_ref().map_or_else(|| self.place.repository(), |(address, ..)| PathBuf::from(address))
+        self.remote.as_ref().map_or_else(|| self.place.repository(), |(address, _)| PathBuf::from(address))
     }
 
     fn dress(&self, job: Job) -> Job {
-        let credentials = self.remote.iter().flat_map(|(_, _, credentials)| credentials);
-        credentials.fold(job, |job, (name, value)| job.env(name, value))
+        self.environment.iter().fold(job, |job, (name, value)| job.env(name, value))
     }
 }
 
@@ -91,7 +99,7 @@ impl Contender for Ours {
         match phase {
             Phase::Restore | Phase::RestoreAgain | Phase::Delta | Phase::Fetch => self.place.restored(),
             Phase::Full | Phase::Unchanged | Phase::Changed(_) | Phase::Archive => {
-                self.remote.as_ref().map_or_else(|| self.place.repository(), |(_, objects, _)| objects.clone())
+                self.remote.as_ref().map_or_else(|| self.place.repository(), |(_, objects)| objects.clone())
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::Error;
 use crate::measure::Job;
 use crate::peers::{self, Missing, Program};
 use crate::rounds::{Contender, Phase};
+use crate::work::Work;
 
 pub(crate) struct PgBackRest {
     program: Program,
@@ -24,18 +25,16 @@ impl PgBackRest {
     }
 
     fn command(&self, verb: &str) -> Job {
-        let home = self.place.home();
-        let below = |name: &str| home.join(name);
-        // Options of a command line would be refused by commands that do not know them; those of the environment are not.
-        self.settings(self.program.job().arg(verb))
-            .env("PGBACKREST_LOCK_PATH", below("lock"))
-            .env("PGBACKREST_SPOOL_PATH", below("spool"))
-            .env("HOME", &home)
+        self.settings(self.program.job().arg(verb).arg("--no-config"))
     }
 
+    /// Options of a command line are refused by commands that do not know them; those of the environment are not.
     fn settings(&self, job: Job) -> Job {
+        let home = self.place.home();
         let mut job = job
-            .arg("--no-config")
+            .env("HOME", &home)
+            .env("PGBACKREST_LOCK_PATH", home.join("lock"))
+            .env("PGBACKREST_SPOOL_PATH", home.join("spool"))
             .env("PGBACKREST_STANZA", "bench")
             .env("PGBACKREST_PG1_PATH", &self.server.data)
             .env("PGBACKREST_PG1_PORT", self.server.port.to_string())
@@ -61,19 +60,14 @@ impl PgBackRest {
         job
     }
 
-    /// A command line of this program for each segment, one after the other as a server calls it; `{}` stands for the segment.
+    /// This program for each segment, one after the other as a server calls it; `{}` stands for the segment.
     fn each(&self, verb: &str, arguments: &[PathBuf]) -> Result<Job, Error> {
         let list = self.place.home().join("segments");
         std::fs::write(&list, self.segments.join("\n"))?;
-        let me = std::env::current_exe()?;
-        let job = Job::new(me).args(["child", "each"]).arg(list).arg("--").arg(&self.program.path);
-        let job = job.arg(verb).args(arguments);
-        let job = self.settings(job).env("PGBACKREST_ARCHIVE_ASYNC", "y");
-        let home = self.place.home();
-        Ok(job
-            .env("PGBACKREST_LOCK_PATH", home.join("lock"))
-            .env("PGBACKREST_SPOOL_PATH", home.join("spool"))
-            .env("HOME", &home))
+        let verbs = [verb.to_owned(), "--no-config".to_owned()];
+        let arguments = verbs.into_iter().chain(arguments.iter().map(|path| path.display().to_string())).collect();
+        let work = Work::Each { list, program: self.program.path.clone(), arguments };
+        Ok(self.settings(work.job()?).env("PGBACKREST_ARCHIVE_ASYNC", "y"))
     }
 }
 

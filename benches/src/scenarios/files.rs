@@ -53,9 +53,10 @@ pub(super) fn ours(base: &Path, tree: &Path) -> Box<dyn Contender> {
     Box::new(directory(base, tree))
 }
 
+/// Opened by a passphrase, because the others know nothing else: stretching it is the larger part of a backup of nothing new.
 pub(super) fn directory(base: &Path, tree: &Path) -> Ours {
     let tree: PathBuf = tree.to_owned();
-    Ours::new(base, "ours", move |place, vault, phase| {
+    let ours = Ours::new(base, "ours", move |place, vault, phase| {
         let vault = vault.to_owned();
         Ok(match phase {
             Phase::Full | Phase::Unchanged | Phase::Changed(_) => Some(Work::FilesBackup { vault, dir: tree.clone() }),
@@ -65,7 +66,8 @@ pub(super) fn directory(base: &Path, tree: &Path) -> Ours {
             Phase::Delta => Some(Work::FilesRestore { vault, into: place.restored(), delta: true }),
             Phase::Archive | Phase::Fetch => None,
         })
-    })
+    });
+    ours.by_passphrase()
 }
 
 /// Whether every file of `tree` is in `restored`, byte for byte.
