@@ -56,7 +56,7 @@ pub(crate) async fn run(max: u64, common: &Common) -> Result<(), Error> {
     let by_files = trees(base.path(), *runs, Tree::ManySmall, counts)?;
     report("files", "files of 8 kB in the mean (about)", &by_files, out, &mut curves, &mut text)?;
 
-    let most = (max * 4).clamp(64, 32768);
+    let most = (max * 4).clamp(512, 32768);
     let by_backups = backups(base.path(), *runs, most).await?;
     report("backups", "backups in the repository", &by_backups, out, &mut curves, &mut text)?;
 
@@ -124,9 +124,9 @@ async fn backups(base: &Path, runs: usize, most: u64) -> Result<Curves, Error> {
     let mut taken = 0;
     for wanted in (0..4).rev().map(|eighths: u32| most >> (3 * eighths)) {
         println!("{wanted} backups …");
-        fill(&vault, wanted - taken).await?;
+        fill(&vault, wanted.saturating_sub(taken)).await?;
         open(&vault).await?.checkpoint_catalog().await?;
-        taken = wanted;
+        taken = taken.max(wanted);
         let mut all: BTreeMap<&'static str, Vec<Cost>> = BTreeMap::new();
         for _ in 0..=runs {
             all.entry("catalog").or_default().push(measure(&Work::Catalog { vault: vault.clone() })?);
