@@ -52,10 +52,20 @@ pub(crate) fn size(dir: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        let found = entry.metadata()?;
-        bytes += if found.is_dir() { size(&entry.path())? } else { found.len() };
+        // A running server removes files while they are listed.
+        bytes += match entry.metadata() {
+            Ok(found) if found.is_dir() => size(&entry.path())?,
+            Ok(found) => found.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
     }
     Ok(bytes)
+}
+
+/// As [`size`], and 0 where there is nothing.
+pub(crate) fn size_if_there(dir: &Path) -> io::Result<u64> {
+    if dir.exists() { size(dir) } else { Ok(0) }
 }
 
 /// How many files there are below `dir`.

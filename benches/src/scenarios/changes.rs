@@ -6,11 +6,10 @@ use std::time::Duration;
 use backup_testkit::tokio_postgres::types::PgLsn;
 use backup_testkit::{PgVersion, Postgres};
 
+use crate::Error;
 use crate::chart;
 use crate::figures::{Figures, table};
-use crate::process::{Following, Work, measure};
-
-type Error = Box<dyn std::error::Error>;
+use crate::work::{Following, Work, measure};
 
 /// Makes a table of `size` MB, a row in each page, and changes a hundredth of the rows before every increment.
 #[expect(clippy::print_stdout, reason = "a program that reports to its terminal")]
@@ -61,7 +60,7 @@ pub(crate) async fn run(size: u64, runs: usize, out: &Path) -> Result<(), Error>
         Figures::of("1 % changed, by the log", &by_log),
         Figures::of("1 % changed, comparing every block", &compared),
     ];
-    let read: Vec<f64> = by_log.iter().map(|cost| cost.read as f64 / cost.bytes as f64).collect();
+    let read: Vec<f64> = by_log.iter().map(|cost| cost.content_read as f64 / cost.bytes as f64).collect();
     let most = read.iter().copied().fold(0.0, f64::max);
     let text = format!("{}\nBy the log, {:.2} % of the bytes were read at most.\n", table(&all), most * 100.0);
     let json = serde_json::json!({ "bench": "changes", "size_mb": size, "runs": runs, "figures": all, "read": read });

@@ -7,10 +7,10 @@ use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::repository::{ParentChoice, Repository as _};
 use backup_core::{BackupSinkExt, Consistency, Snapshot};
 
+use crate::Error;
 use crate::figures::Spread;
-use crate::process::{Cost, Work, made, measure};
-
-type Error = Box<dyn std::error::Error>;
+use crate::measure::Cost;
+use crate::work::{Work, made, measure};
 
 /// Takes `backups` backups of next to nothing, and opens the vault in new processes.
 #[expect(clippy::print_stdout, reason = "a program that reports to its terminal")]
@@ -40,7 +40,7 @@ pub(crate) async fn run(backups: u64, runs: usize, out: &Path) -> Result<(), Err
     let row = |name: &str, costs: &[Cost]| {
         let of = |value: fn(&Cost) -> f64| Spread::of(costs.iter().map(value));
         let (wall, cpu, rss) = (of(|c| c.wall), of(|c| c.cpu), of(|c| c.rss));
-        let requests = costs.last().map_or(0, |cost| cost.stored);
+        let requests = costs.last().and_then(|cost| cost.requests).unwrap_or(0);
         format!(
             "| {name} | {:.2} ({:.2}–{:.2}) | {:.2} | {:.0} | {requests} |\n",
             wall.median, wall.min, wall.max, cpu.median, rss.max
@@ -63,7 +63,7 @@ pub(crate) async fn run(backups: u64, runs: usize, out: &Path) -> Result<(), Err
     Ok(())
 }
 
-async fn fill(vault: &Path, backups: u64) -> Result<(), Error> {
+pub(super) async fn fill(vault: &Path, backups: u64) -> Result<(), Error> {
     let repository = made(vault).await?;
     let work = Context::default();
     for number in 0..backups {

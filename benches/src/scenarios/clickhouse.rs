@@ -12,12 +12,11 @@ use backup_core::entry::Selector;
 use backup_core::run::{BackupOptions, backup, plan_restore, restore};
 use backup_testkit::{ClickHouse as Server, ClickHouseVersion};
 
+use crate::Error;
 use crate::figures::{Figures, table};
-use crate::process::{self, Work, measure};
+use crate::work::{self, Work, measure};
 use crate::{chart, yardstick};
 use dataset::Dataset;
-
-type Error = Box<dyn std::error::Error>;
 
 const VERSION: ClickHouseVersion = ClickHouseVersion::V26;
 
@@ -94,7 +93,7 @@ fn engine(url: &str, data: &Path) -> Result<ClickHouse, Error> {
 
 /// A backup into the vault, which is made if it does not exist.
 pub(crate) async fn take(vault: &Path, url: &str, data: &Path) -> Result<BackupRecord, Error> {
-    let repository = process::made(vault).await?;
+    let repository = work::made(vault).await?;
     let record = backup(&repository, &engine(url, data)?, BackupOptions::default(), &Context::default()).await?;
     match record.snapshot.findings.iter().find(|finding| finding.code == "part-damaged") {
         Some(finding) => Err(finding.to_string().into()),
@@ -104,7 +103,7 @@ pub(crate) async fn take(vault: &Path, url: &str, data: &Path) -> Result<BackupR
 
 /// The newest backup into the running server at `url`; bytes of content.
 pub(crate) async fn put_back(vault: &Path, url: &str, data: &Path) -> Result<(u64, u64), Error> {
-    let repository = process::open(vault).await?;
+    let repository = work::open(vault).await?;
     let (engine, work) = (engine(url, data)?, Context::default());
     let plan = plan_restore(&repository, &engine, RecoveryTarget::latest(), Selector::all(), &work).await?;
     let restored = restore(&engine, &plan, &work).await?;

@@ -16,11 +16,10 @@ use backup_redis::{RedisEngine, RedisSettings, RestoreSettings};
 use backup_testkit::Redis;
 use backup_testkit::redis::RedisVersion;
 
+use crate::Error;
 use crate::chart;
 use crate::figures::{Figures, table};
-use crate::process::{self, Work, measure};
-
-type Error = Box<dyn std::error::Error>;
+use crate::work::{self, Work, measure};
 
 const VERSION: RedisVersion = RedisVersion::Redis82;
 
@@ -203,14 +202,14 @@ fn plain_replica(port: u16, to: &mut impl Write) -> Result<u64, Error> {
 
 /// A backup into the vault, which is made.
 pub(crate) async fn take(vault: &Path, url: &str) -> Result<BackupRecord, Error> {
-    let repository = process::made(vault).await?;
+    let repository = work::made(vault).await?;
     let engine = RedisEngine::new(RedisSettings::default().url(url))?;
     Ok(backup(&repository, &engine, BackupOptions::default(), &Context::default()).await?)
 }
 
 /// The newest backup into the running server at `url`; bytes of content.
 pub(crate) async fn put_back(vault: &Path, url: &str) -> Result<(u64, u64), Error> {
-    let repository = process::open(vault).await?;
+    let repository = work::open(vault).await?;
     let settings = RestoreSettings::live(ClientSettings::new(url.parse()?));
     let engine = RedisEngine::new(RedisSettings::default())?.with_restore(settings);
     let work = Context::default();
