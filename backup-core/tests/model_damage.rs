@@ -250,8 +250,8 @@ impl Model for World {
         match action {
             Action::Look(w) => {
                 // The newest one that nothing is known to harm.
-                let sound = state.catalog.backups().filter(|backup| state.catalog.is_sound(backup.id));
-                let parent = sound.last().map(|backup| number(backup.session));
+                let mut sound = state.catalog.backups().filter(|backup| state.catalog.is_sound(backup.id));
+                let parent = sound.next_back().map(|backup| number(backup.session));
                 state.writers[w] = Writer::Looked { parent };
             }
             Action::Open(w) => {

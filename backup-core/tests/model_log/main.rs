@@ -6,7 +6,7 @@
 //! of the protocol is also taken away once, and then a loss is found.
 //!
 //! One lineage of a few bytes. The source forgets what is acknowledged, and goes on where a new writer's ledger ends.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod state;
 mod steps;
