@@ -3,7 +3,7 @@
 //! Honest hosts make a backup each day with credentials that may only add; an operator with rights of his own expires by a plan and collects. Each day the
 //! other one acts by seed: first without a key, then with the repository's key and every entry, time and backup that it can forge. Each day every
 //! honest backup of the last 14 days is restored, byte for byte.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod dated;
 #[path = "append_only/intruder.rs"]

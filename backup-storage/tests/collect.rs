@@ -341,3 +341,38 @@ async fn a_lost_catalog_is_told_again_what_was_copied() {
     world.collect(&at_once()).await;
     world.all_is_well(&[(second.id, expected)]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_which_only_the_witness_tells_is_nobodys_garbage() {
+    let world = World::new(11).await;
+    let (old, new) = (files(0..20), files((0..18).chain([900, 901])));
+    let first = world.backup(&old).await;
+    let second = world.backup(&new).await;
+    // The last entry is destroyed in such a way that nobody can tell it from something planted.
+    let entries: Vec<_> = world.repository.store().list("catalog").try_collect().await.unwrap();
+    let last = entries.iter().map(|entry| entry.name.to_string()).max().unwrap();
+    let path = object_store::path::Path::from(format!("svc/{last}"));
+    let mut object = world.inner.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
+    object[60] ^= 1;
+    world.inner.put(&path, object.into()).await.unwrap();
+    // Whoever comes now knows nothing of it, and lets go of what it builds on.
+    let later = world.open().await;
+    assert!(later.catalog().await.unwrap().backup(second.id).is_none());
+    let (backup, at) = (first.id, world.env.now());
+    let expired = Event::BackupExpired { backup, reason: "a test".to_owned(), by: by(), at };
+    later.decide(&mut |_| Ok(vec![expired.clone()])).await.unwrap();
+    let before = world.packs().await;
+    for _ in 0..2 {
+        let done = world.collect(&at_once().silence(Duration::ZERO)).await;
+        assert_eq!(done.plan.fenced, []);
+        assert!(done.findings.iter().any(|finding| finding.code == "backup-unreadable"), "{done:?}");
+    }
+    assert_eq!(world.packs().await, before);
+    let report = world.open().await.verify(VerifyLevel::Catalog, &world.work()).await.unwrap();
+    let told = report.damages.iter().any(|damage| damage.object == last && damage.backups.contains(&second.id));
+    assert!(told, "{report:?}");
+    let (identity, settings, work) = (Identity::from(key()), settings(), world.work());
+    let salvaged = Repository::salvage(&world.store, service(), identity, &settings, world.env.clone(), &work);
+    salvaged.await.unwrap();
+    world.all_is_well(&[(first.id, old), (second.id, new)]).await;
+}

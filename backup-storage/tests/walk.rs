@@ -3,7 +3,7 @@
 //!
 //! Whatever happens: what was committed and has not expired is whole, byte for byte, in the middle and at the end, in the first region and, after a last
 //! copy, in each further one; and at the end nothing is left that nobody needs.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "walk/actors.rs"]
 mod actors;

@@ -266,7 +266,7 @@ impl Month {
         let catalog = repository.catalog().await?;
         // A host builds on what it has made itself, and on nothing every seventh day.
         let own = self.honest.last().map(|honest| honest.record.id).filter(|id| catalog.backup(*id).is_some());
-        let parent = match own.filter(|id| attempt < 2 && self.day % 7 != 0 && catalog.is_sound(*id)) {
+        let parent = match own.filter(|id| attempt < 2 && !self.day.is_multiple_of(7) && catalog.is_sound(*id)) {
             Some(own) => ParentChoice::Backup(own),
             None => ParentChoice::None,
         };
