@@ -32,8 +32,11 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
+/// What is read of a cost.
+type Of = fn(&Cost) -> f64;
+
 /// What is plotted: its name, its unit, and how it is taken from a cost.
-const QUANTITIES: [(&str, &str, fn(&Cost) -> f64); 3] = [
+const QUANTITIES: [(&str, &str, Of); 3] = [
     ("wall", "seconds", |cost| cost.wall),
     ("cpu", "processor seconds", |cost| cost.cpu),
     ("rss", "MiB of memory at the peak", |cost| cost.rss),
