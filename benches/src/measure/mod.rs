@@ -1,6 +1,6 @@
 //! What a command costs: of it and of everything that it starts.
 //!
-//! Every contender is a command line, ours too, and all of them run below the same [keeper](keeper), a process that adopts what
+//! Every contender is a command line, ours too, and all of them run below the same [keeper], a process that adopts what
 //! the command leaves behind. So one rule holds for a program of one process and for one that forks a pool of workers:
 //!
 //! | figure | what it is |
