@@ -27,7 +27,7 @@ use crate::layout;
 use crate::log::name::Piece as LogPiece;
 use crate::log::object::{LogObject, LogSheet, sheet};
 use crate::manifest::{Blob, BlockMap, Content, Extent, ManifestEntry, PackUse, PartRef, Root};
-use crate::pack::{Codec, PackBuilder, PackIndex, Piece, Role, Scratch, content_id_of};
+use crate::pack::{Codec, PackBuilder, PackIndex, Piece, Role, Scratch, checksum, content_id_of};
 use crate::repository::Description;
 use crate::witness::Witness;
 
@@ -365,7 +365,6 @@ fn journal_events_of_decisions() {
 
 #[test]
 fn pieces_of_log() {
-    let keyring = keyring(3);
     let (of, at) = (Lineage::new("2"), Env::seeded(0).now());
     let piece = LogPiece { epoch: LogEpoch(3), sequence: 4, start: 0x1_0000_0000, end: 0x1_0000_0005 };
     let name = piece.name(&of).unwrap();
@@ -381,20 +380,29 @@ fn pieces_of_log() {
     index.notes.push(Note { offset: piece.end, bytes: b"said".to_vec() });
     let sheet = sheet(&of, &piece, (LogPurpose::Import, Some(lineage())), Some([6; 32]), index);
     check("log-sheet.hex", &sheet);
-    let hash = &keyring.hash_key(keyring.current()).unwrap();
     let said = minicbor::to_vec(&sheet).unwrap();
-    let mut builder = PackBuilder::named(ObjectKind::Log, name.clone(), &keyring, Vec::new()).unwrap();
-    builder.push(Role::Data, Codec::Raw, b"bytes", 5, content_id_of(hash, b"bytes")).unwrap();
-    builder.push(Role::LogIndex, Codec::Raw, &said, said.len(), content_id_of(hash, &said)).unwrap();
-    let sealed = builder.finish().unwrap().object;
-    let stored = golden("log-object.hex", &sealed);
-    assert_eq!(sealed, stored);
-    let mut scratch = Scratch::new().unwrap();
-    let object = LogObject::of_object(&keyring, &name, &stored, &mut scratch).unwrap();
-    assert_eq!(object.sheet(), &sheet);
-    let range = object.stored(0).unwrap();
-    let content = object.open(0, &stored[range.start as usize..range.end as usize], &mut scratch).unwrap();
-    assert_eq!(content, b"bytes".as_slice());
+    let sealed_with = |ids: [[u8; 16]; 2]| {
+        // From a keyring of its own: what is random in an object depends on what was drawn before.
+        let mut builder = PackBuilder::named(ObjectKind::Log, name.clone(), &keyring(3), Vec::new()).unwrap();
+        builder.push(Role::Data, Codec::Raw, b"bytes", 5, ids[0]).unwrap();
+        builder.push(Role::LogIndex, Codec::Raw, &said, said.len(), ids[1]).unwrap();
+        builder.finish().unwrap().object
+    };
+    let keyring = keyring(3);
+    let hash = &keyring.hash_key(keyring.current()).unwrap();
+    // As it was before there were checksums: read for ever, written no more.
+    let older = sealed_with([content_id_of(hash, b"bytes"), content_id_of(hash, &said)]);
+    let newer = sealed_with([checksum(b"bytes"), checksum(&said)]);
+    for (file, sealed) in [("log-object.hex", older), ("log-object-checksums.hex", newer)] {
+        let stored = golden(file, &sealed);
+        assert_eq!(sealed, stored, "{file}");
+        let mut scratch = Scratch::new().unwrap();
+        let object = LogObject::of_object(&keyring, &name, &stored, &mut scratch).unwrap();
+        assert_eq!(object.sheet(), &sheet);
+        let range = object.stored(0).unwrap();
+        let content = object.open(0, &stored[range.start as usize..range.end as usize], &mut scratch).unwrap();
+        assert_eq!(content, b"bytes".as_slice());
+    }
 }
 
 #[test]

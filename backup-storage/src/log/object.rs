@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use backup_core::Lineage;
 use backup_core::log::{LineageRecord, LogIndex, LogPurpose};
-use backup_crypto::{HashKey, ObjectHeader, ObjectKind};
+use backup_crypto::{ObjectHeader, ObjectKind};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
@@ -16,7 +16,7 @@ use super::name::{self, Piece};
 use crate::error::{Error, Result};
 use crate::fetch::Scratches;
 use crate::keyring::Keyring;
-use crate::pack::{Compressor, PackBuilder, PackIndex, Role, SEGMENT, Scratch, content_id_of};
+use crate::pack::{Compressor, PackBuilder, PackIndex, Role, SEGMENT, Scratch, checksum};
 use crate::store::ObjectName;
 
 /// What an object says about itself: the CBOR of its last segment.
@@ -86,7 +86,6 @@ pub(crate) struct Draft {
 #[derive(Debug)]
 pub(crate) struct Sealer {
     keyring: Keyring,
-    hash: HashKey,
     compressor: Compressor,
     segment: Vec<u8>,
     /// Chunks of at least so many bytes are segments of their own.
@@ -98,14 +97,7 @@ const SCATTERED: usize = 64 << 10;
 
 impl Sealer {
     pub(crate) fn new(keyring: &Keyring, level: i32) -> Result<Self> {
-        let hash = keyring.hash_key(keyring.current())?;
-        Ok(Self {
-            keyring: keyring.clone(),
-            hash,
-            compressor: Compressor::new(level)?,
-            segment: Vec::new(),
-            whole: SEGMENT,
-        })
+        Ok(Self { keyring: keyring.clone(), compressor: Compressor::new(level)?, segment: Vec::new(), whole: SEGMENT })
     }
 
     /// Goes on with another zstd level. With `haste` large chunks become segments as they are: that saves to copy them, and costs a little
@@ -115,21 +107,25 @@ impl Sealer {
         self.compressor.set_level(level)
     }
 
-    /// Seals `content` as that of the object `name`. Content that is not whole segments is put together.
-    pub(crate) fn draft(&mut self, name: ObjectName, content: &[Bytes]) -> Result<Draft> {
+    /// Seals `content` as that of the object `name`, into the memory of `buffer`. Content that is not whole segments is put together.
+    pub(crate) fn draft(&mut self, name: ObjectName, content: &[Bytes], buffer: Vec<u8>) -> Result<Draft> {
         let len: usize = content.iter().map(Bytes::len).sum();
         // What compresses as text or log does leaves half of it; what does not makes the buffer grow once.
-        let mut draft = self.begin(name, if self.whole < SEGMENT { len } else { len / 2 })?;
+        let mut draft = self.begin_in(name, if self.whole < SEGMENT { len } else { len / 2 }, buffer)?;
         content.iter().try_for_each(|chunk| self.add(&mut draft, chunk))?;
         Ok(draft)
     }
 
     /// Begins the object `name`, which will have about `len` bytes.
     pub(crate) fn begin(&mut self, name: ObjectName, len: usize) -> Result<Draft> {
-        let buffer = Vec::with_capacity(len + (8 << 10));
+        self.begin_in(name, len, Vec::new())
+    }
+
+    fn begin_in(&mut self, name: ObjectName, len: usize, mut buffer: Vec<u8>) -> Result<Draft> {
+        buffer.clear();
+        buffer.reserve(len + (8 << 10));
         // Each object is of the epoch that is the present one when it is begun, as a whole.
         let keyring = self.keyring.pinned();
-        self.hash = keyring.hash_key(keyring.current())?;
         let builder = PackBuilder::named(ObjectKind::Log, name, &keyring, buffer)?;
         self.segment.clear();
         Ok(Draft { builder, gathered: std::mem::take(&mut self.segment) })
@@ -179,8 +175,7 @@ impl Sealer {
     }
 
     fn push(&mut self, builder: &mut PackBuilder, role: Role, plaintext: &[u8]) -> Result<u32> {
-        let id = content_id_of(&self.hash, plaintext);
-        builder.add(role, &mut self.compressor, plaintext, id)
+        builder.add(role, &mut self.compressor, plaintext, checksum(plaintext))
     }
 }
 

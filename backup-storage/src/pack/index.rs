@@ -6,7 +6,7 @@ use backup_core::catalog::PackId;
 use backup_crypto::{HashKey, ObjectHeader, ObjectKind, ObjectOpener, SegmentHeader, TAG_LEN};
 
 use super::builder::MIN_PACK;
-use super::{Codec, Decompressor, MAX_PACK, Role, SEGMENT, TRAILER, TRAILER_MAGIC, content_id_of};
+use super::{Codec, Decompressor, MAX_PACK, Role, SEGMENT, TRAILER, TRAILER_MAGIC, is_of};
 use crate::error::{Error, Result};
 use crate::keyring::Keyring;
 use crate::layout;
@@ -303,7 +303,7 @@ impl PackIndex {
         Ok(u64::from(self.offsets[at])..u64::from(self.offsets[at + 1]))
     }
 
-    /// Opens segment `index`, whose stored bytes are `sealed`, and checks the plaintext against its content id.
+    /// Opens segment `index`, whose stored bytes are `sealed`, and checks the plaintext against its content id or checksum.
     ///
     /// # Errors
     /// Damaged. `out` is then empty.
@@ -324,11 +324,11 @@ impl PackIndex {
             .decompressor
             .decompress(info.codec, &scratch.packed, info.plain_len as usize, out)
             .and_then(|()| {
-                // The tag says that these bytes were sealed; the id says that they are what was read from the source.
-                if content_id_of(&self.hash, out) == info.id {
+                // The tag says that these bytes were sealed; this says that they are what was read from the source.
+                if is_of(&self.hash, &info.id, out) {
                     return Ok(());
                 }
-                Err(Error::damaged("its content is not what was hashed when it was written"))
+                Err(Error::damaged("its content is not what it was when it was written"))
             })
             .map_err(|e| {
                 out.clear();

@@ -14,7 +14,8 @@
 //! ```
 //! A *piece* is a small run of content that shares its segment with others. The *content id* of a run of plaintext is the
 //! keyed 16-byte hash over the concatenated keyed 16-byte hashes of its 128 KiB blocks, under the hash key of the pack's
-//! epoch; it serves to find content that an interrupted session has already stored, and to check what was decoded.
+//! epoch; it serves to find content that an interrupted session has already stored, and to check what was decoded. Nobody looks for log by
+//! its content, so log objects have a *checksum* in its place, which costs a fifth: CRC-32C (Castagnoli) of the plaintext, little endian, and 12 zeros.
 //!
 //! A place of a segment may be empty (all zeros in the footer): the pack is a copy of others, of which only that was copied which somebody needed.
 //!
@@ -104,6 +105,21 @@ pub(crate) fn content_id_of(key: &HashKey, plaintext: &[u8]) -> [u8; 16] {
         *hash = key.block(block);
     }
     content_id(key, &blocks[..count])
+}
+
+/// What stands in the place of the content id of `plaintext` where nobody looks for it.
+pub(crate) fn checksum(plaintext: &[u8]) -> [u8; 16] {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&crc32c::crc32c(plaintext).to_le_bytes());
+    id
+}
+
+/// Whether `id` is what stands for `plaintext` in a pack whose hash key is `key`.
+fn is_of(key: &HashKey, id: &[u8; 16], plaintext: &[u8]) -> bool {
+    match id.ends_with(&[0; 12]) {
+        true => *id == checksum(plaintext),
+        false => *id == content_id_of(key, plaintext),
+    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ fn sealed_with(haste: bool, start: u64, content: &[Bytes], record: bool) -> (Sea
     let sheet = sheet(&lineage(), &piece, (LogPurpose::Import, record), Some([7; 32]), index(piece.end));
     let mut sealer = Sealer::new(&keyring(1), 1).unwrap();
     sealer.set_level(1, haste).unwrap();
-    let draft = sealer.draft(piece.name(&lineage()).unwrap(), content).unwrap();
+    let draft = sealer.draft(piece.name(&lineage()).unwrap(), content, Vec::new()).unwrap();
     (sealer.finish(draft, &sheet).unwrap(), sheet)
 }
 
@@ -139,7 +139,7 @@ fn an_object_that_says_what_its_name_does_not_is_damaged() {
     let said =
         |start, len| sheet(&lineage(), &piece(start, len), (LogPurpose::Stream, None), None, LogIndex::default());
     for (sheet, len) in [(said(6, 100), 100), (said(5, 99), 99), (said(5, 100), 99), (said(5, 100), 101)] {
-        let draft = sealer.draft(name.clone(), &[content(len)]).unwrap();
+        let draft = sealer.draft(name.clone(), &[content(len)], Vec::new()).unwrap();
         let object = sealer.finish(draft, &sheet).unwrap();
         let error = open_whole(&keyring(1), &name, &object.bytes, &scratches).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");

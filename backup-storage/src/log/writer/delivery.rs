@@ -166,7 +166,10 @@ async fn put(shared: &Shared, store: &Store, sealed: Sealed) -> Result<()> {
         }
     };
     match put? {
-        Created::New | Created::AlreadyOurs => Ok(()),
+        Created::New | Created::AlreadyOurs => {
+            shared.give_back(bytes);
+            Ok(())
+        }
         Created::Conflict => Err(Error::conflict(format!("object {name} was written by somebody else"))),
     }
 }

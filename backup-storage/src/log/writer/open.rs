@@ -148,6 +148,7 @@ impl Enrolled {
             progress: watch::Sender::new(Progress::default()),
             failure: Failure::default(),
             known: Mutex::new(known),
+            spare: Mutex::default(),
             journal,
             context,
         });

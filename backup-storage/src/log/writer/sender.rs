@@ -139,9 +139,10 @@ impl Sender {
         let (level, haste) = (self.haste.level(self.shared.context.shape.level), self.haste.is_any());
         let (tell, digest) = oneshot::channel();
         let previous = self.previous.replace(digest);
+        let buffer = self.shared.spare();
         let sealing = tokio::task::spawn_blocking(move || {
             sealer.set_level(level, haste)?;
-            let draft = sealer.draft(piece.name(&lineage)?, &content)?;
+            let draft = sealer.draft(piece.name(&lineage)?, &content, buffer)?;
             // Begun before this one, so it has a thread.
             let previous = previous.map(oneshot::Receiver::blocking_recv).transpose().map_err(|_| broken())?;
             let sheet = sheet(&lineage, &piece, (purpose, record), previous, index);

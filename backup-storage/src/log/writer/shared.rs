@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) progress: watch::Sender<Progress>,
     pub(super) failure: Failure,
     pub(super) known: Mutex<Known>,
+    /// Memory of objects that were stored, for the next ones.
+    pub(super) spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// What waits to be sent.
@@ -247,6 +249,26 @@ impl Shared {
         match log.writer(epoch) {
             Some(writer) if writer.ends.is_none() => Ok(()),
             _ => Err(Error::conflict(format!("log writer {epoch} was ended by somebody else"))),
+        }
+    }
+
+    /// Memory for an object.
+    pub(super) fn spare(&self) -> Vec<u8> {
+        self.spare.lock().pop().unwrap_or_default()
+    }
+
+    /// Takes the memory of an object that was stored, while more is waiting than can be sealed: then getting it from the system again
+    /// and again is felt. Otherwise it goes back to it.
+    pub(super) fn give_back(&self, object: Bytes) {
+        let busy = self.queue.lock().queue.is_whole();
+        let mut spare = self.spare.lock();
+        match object.try_into_mut() {
+            Ok(mut object) if busy => {
+                object.clear();
+                spare.push(object.into());
+            }
+            _ if busy => {}
+            _ => spare.clear(),
         }
     }
 
