@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backup_core::engine::{Imported, LogContext};
 use backup_core::log::{LineageRecord, LogRange, Mark, Notation};
@@ -14,12 +15,13 @@ use bytes::Bytes;
 
 use super::lineage::{HISTORY, SEGMENT_SIZE, VERSION_NUM, lineage_of};
 use super::overlap::Overlap;
+use super::pieces::{PIECE, Pieces};
 use super::reading::Reading;
 use crate::lsn::{Lsn, TimelineId};
 use crate::wal::{LongPageHeader, SegmentName, TimelineHistory, WalFormat};
 
-/// How much of a file is in memory at a time.
-const PIECE: u64 = 1 << 20;
+/// Segments up to this size stay in memory between the look at them and their being stored; larger ones are read twice.
+const KEPT: u64 = 64 << 20;
 /// A folder with more is somebody's whole archive; its names alone would take hundreds of megabytes.
 const MOST_FILES: usize = 4 << 20;
 
@@ -27,7 +29,8 @@ const MOST_FILES: usize = 4 << 20;
 pub(crate) async fn import(cx: &LogContext, dir: &Path) -> Result<Imported> {
     let listed = dir.to_owned();
     let folder = blocking(move || Folder::read(&listed)).await?;
-    let mut import = Import { cx, folder, outcome: Imported::default(), reading: None, source: None };
+    let (pieces, outcome) = (Arc::default(), Imported::default());
+    let mut import = Import { cx, folder, pieces, kept: Vec::new(), outcome, reading: None, source: None };
     for file in import.folder.segments.clone() {
         cx.work().checkpoint()?;
         import.segment(&file).await?;
@@ -105,6 +108,9 @@ struct Position {
 struct Import<'a> {
     cx: &'a LogContext,
     folder: Folder,
+    pieces: Arc<Pieces>,
+    /// The pieces of the segment that was looked at last, in order, if it is small enough.
+    kept: Vec<Bytes>,
     outcome: Imported,
     reading: Option<Position>,
     /// The cluster that everything must belong to.
@@ -138,7 +144,7 @@ impl Import<'_> {
     }
 
     async fn header(&mut self, file: &SegmentFile) -> Result<LongPageHeader> {
-        let first = read(&file.path, 0, LongPageHeader::LENGTH as u64).await?;
+        let first = self.read(&file.path, 0, LongPageHeader::LENGTH as u64).await?;
         let named = |e: Error| e.context(format!("{} cannot be stored", file.path.display()));
         let header = LongPageHeader::parse(&first).map_err(|e| named(e.into()))?;
         header.check_name(file.name).map_err(|e| named(e.into()))?;
@@ -208,10 +214,14 @@ impl Import<'_> {
         let mut marks = Vec::new();
         let len = file_len(&file.path).await?.min(size.bytes());
         let mut offset = 0;
+        self.kept.clear();
         while offset < len {
-            let piece = read(&file.path, offset, PIECE.min(len - offset)).await?;
+            let piece = self.read(&file.path, offset, len - offset).await?;
             offset += piece.len() as u64;
-            position.reading.push(Bytes::from(piece), Lsn(0), &mut marks).map_err(|e| named(e.into()))?;
+            if len <= KEPT {
+                self.kept.push(piece.clone());
+            }
+            position.reading.push(piece, Lsn(0), &mut marks).map_err(|e| named(e.into()))?;
         }
         position.reading.note(&mut marks).map_err(|e| named(e.into()))?;
         let whole = Lsn(start.0 + size.bytes());
@@ -252,7 +262,7 @@ impl Import<'_> {
             let mut overlap = Overlap::new(&*source, timeline, Lsn(piece.start), Lsn(piece.end));
             let mut at = piece.start;
             while at < piece.end {
-                let bytes = read(&file.path, at - start.0, PIECE.min(piece.end - at)).await?;
+                let bytes = self.bytes(file, at - start.0, piece.end - at).await?;
                 let compared = overlap.compare(Lsn(at), &bytes).await;
                 compared.map_err(|e| e.context(format!("{} cannot be stored", file.path.display())))?;
                 at += bytes.len() as u64;
@@ -262,12 +272,12 @@ impl Import<'_> {
         for piece in missing {
             let mut at = piece.start;
             while at < piece.end {
-                let bytes = read(&file.path, at - start.0, PIECE.min(piece.end - at)).await?;
+                let bytes = self.bytes(file, at - start.0, piece.end - at).await?;
                 let end = at + bytes.len() as u64;
                 let here: Vec<_> =
                     marks.iter().filter(|mark| at < mark.offset() && mark.offset() <= end).cloned().collect();
                 let part = LogRange::new(range.lineage.clone(), at..end);
-                self.cx.sink().append(part, Bytes::from(bytes), &here).await?;
+                self.cx.sink().append(part, bytes, &here).await?;
                 stored += end - at;
                 at = end;
             }
@@ -277,27 +287,38 @@ impl Import<'_> {
         }
         Ok(stored)
     }
+
+    /// At most `most` bytes at `offset` of the segment that was looked at last, at least one.
+    async fn bytes(&self, file: &SegmentFile, offset: u64, most: u64) -> Result<Bytes> {
+        let (number, skip) = (offset / PIECE as u64, (offset % PIECE as u64) as usize);
+        let piece = usize::try_from(number).ok().and_then(|number| self.kept.get(number));
+        let rest = piece.and_then(|piece| piece.get(skip..).filter(|rest| !rest.is_empty()));
+        match (piece, rest) {
+            (Some(piece), Some(rest)) => {
+                let len = rest.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+                Ok(piece.slice_ref(&rest[..len]))
+            }
+            _ => self.read(&file.path, offset, most).await,
+        }
+    }
+
+    /// `most` bytes at `offset` of a file, or as many as a piece has.
+    async fn read(&self, path: &Path, offset: u64, most: u64) -> Result<Bytes> {
+        let (path, pieces) = (path.to_owned(), Arc::clone(&self.pieces));
+        let len = usize::try_from(most).unwrap_or(usize::MAX).min(PIECE);
+        blocking(move || {
+            pieces.read(&path, offset, len).map_err(|e| match e.kind() {
+                std::io::ErrorKind::UnexpectedEof => {
+                    Error::damaged(format!("{} is cut off", path.display())).with_source(e)
+                }
+                _ => Error::io(path.display(), e),
+            })
+        })
+        .await
+    }
 }
 
 async fn file_len(path: &Path) -> Result<u64> {
     let path = path.to_owned();
     blocking(move || std::fs::metadata(&path).map(|found| found.len()).map_err(|e| Error::io(path.display(), e))).await
-}
-
-/// Exactly `len` bytes at `offset`.
-async fn read(path: &Path, offset: u64, len: u64) -> Result<Vec<u8>> {
-    let path = path.to_owned();
-    blocking(move || {
-        let mut bytes = vec![0; usize::try_from(len).map_err(|_| Error::internal("a piece is too large"))?];
-        let read = std::fs::File::open(&path)
-            .and_then(|file| std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, offset));
-        match read {
-            Ok(()) => Ok(bytes),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(Error::damaged(format!("{} is cut off", path.display())).with_source(e))
-            }
-            Err(e) => Err(Error::io(path.display(), e)),
-        }
-    })
-    .await
 }

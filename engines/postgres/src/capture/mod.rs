@@ -16,6 +16,7 @@ mod import;
 mod lineage;
 mod node;
 mod overlap;
+mod pieces;
 mod reading;
 mod route;
 mod slots;

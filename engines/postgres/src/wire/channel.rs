@@ -1,5 +1,6 @@
 //! Messages over a transport: bounded reads, buffered writes, every wait with a limit.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -16,10 +17,16 @@ const BUFFER: usize = 1 << 20;
 /// Room for less than this is not read into: a call for each small rest costs more than copying it.
 const SMALLEST_READ: usize = 64 << 10;
 
+/// How many buffers are remembered: as many as a log writer that is behind holds on to, and some.
+const MOST_SPENT: usize = 96;
+
 #[derive(Debug)]
 pub(crate) struct Channel {
     transport: Transport,
     incoming: BytesMut,
+    /// Buffers that were read into before, oldest first. One is used again once nobody has a message any more that was cut from it: memory
+    /// that the system has to find anew for each was a tenth of what following a log costs.
+    spent: VecDeque<BytesMut>,
     outgoing: BytesMut,
     max_message: usize,
     /// How long the server may stay silent while something is expected of it.
@@ -28,7 +35,8 @@ pub(crate) struct Channel {
 
 impl Channel {
     pub(crate) fn new(transport: Transport, max_message: usize, read_timeout: Option<Duration>) -> Self {
-        Self { transport, incoming: BytesMut::new(), outgoing: BytesMut::new(), max_message, read_timeout }
+        let (incoming, spent, outgoing) = (BytesMut::new(), VecDeque::new(), BytesMut::new());
+        Self { transport, incoming, spent, outgoing, max_message, read_timeout }
     }
 
     pub(crate) fn transport(&self) -> &Transport {
@@ -44,8 +52,10 @@ impl Channel {
             match message::decode(&mut self.incoming, self.max_message)? {
                 Ok(message) => return Ok(message),
                 Err(missing) if self.incoming.capacity() - self.incoming.len() < missing.max(SMALLEST_READ) => {
-                    self.incoming.reserve(missing.max(BUFFER));
+                    self.renew(missing.max(SMALLEST_READ));
                 }
+                // There was no haste so far, and memory is not kept for the next time.
+                Err(_) if self.incoming.is_empty() => self.give_back(),
                 Err(_) => {}
             }
             let read = self.transport.read_buf(&mut self.incoming);
@@ -58,6 +68,34 @@ impl Channel {
                 Ok(_) => {}
                 Err(error) => return Err(Error::Closed(format!("{error} while {what} was expected"))),
             }
+        }
+    }
+
+    /// Goes on in a buffer with room for `room` bytes at least behind what has come of a message.
+    fn renew(&mut self, room: usize) {
+        let needed = (self.incoming.len() + room).max(BUFFER);
+        let free = self.spent.front_mut().is_some_and(|front| front.try_reclaim(needed));
+        let next = if free { self.spent.pop_front() } else { None };
+        let mut next = next.unwrap_or_else(|| BytesMut::with_capacity(needed));
+        // One is enough to go on with: others that are free, too, were only needed for a while.
+        while self.spent.get_mut(1).is_some_and(|second| second.try_reclaim(BUFFER)) {
+            self.spent.pop_front();
+        }
+        next.extend_from_slice(&self.incoming);
+        let mut spent = std::mem::replace(&mut self.incoming, next);
+        spent.clear();
+        if spent.capacity() > 0 {
+            self.spent.push_back(spent);
+            if self.spent.len() > MOST_SPENT {
+                self.spent.pop_front();
+            }
+        }
+    }
+
+    /// Gives memory back that nobody uses.
+    fn give_back(&mut self) {
+        while self.spent.front_mut().is_some_and(|front| front.try_reclaim(BUFFER)) {
+            self.spent.pop_front();
         }
     }
 

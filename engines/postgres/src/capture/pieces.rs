@@ -1,0 +1,104 @@
+//! Pieces of files in memory that is used again.
+//!
+//! Memory that comes from the system for each piece anew costs about a tenth of what storing it does: it is mapped, zeroed and given back.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+/// The largest piece, in bytes.
+pub(super) const PIECE: usize = 1 << 20;
+/// Pieces below this size are left to the allocator.
+const SMALL: usize = 64 << 10;
+/// So much memory is kept for later, at most: what a log writer holds on to, and some.
+const KEPT: usize = 96;
+
+/// Memory that nobody uses at the moment.
+#[derive(Debug, Default)]
+pub(super) struct Pieces(Mutex<Vec<Vec<u8>>>);
+
+impl Pieces {
+    /// The `len` bytes at `offset` of the file at `path`, at most [`PIECE`]. Blocking.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file ends before.
+    pub(super) fn read(self: &Arc<Self>, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
+        let file = File::open(path)?;
+        let free = if len < SMALL { None } else { self.0.lock().pop() };
+        let mut memory = free.unwrap_or_else(|| Vec::with_capacity(if len < SMALL { len } else { PIECE }));
+        memory.clear();
+        while memory.len() < len.min(PIECE) {
+            let at = offset + memory.len() as u64;
+            match rustix::io::pread(&file, spare_capacity(&mut memory), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        memory.truncate(len);
+        if len < SMALL {
+            return Ok(memory.into());
+        }
+        Ok(Bytes::from_owner(Lent { memory, of: Arc::downgrade(self) }))
+    }
+}
+
+/// Memory with a piece in it.
+struct Lent {
+    memory: Vec<u8>,
+    of: Weak<Pieces>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(pieces) = self.of.upgrade() {
+            let mut free = pieces.0.lock();
+            if free.len() < KEPT {
+                free.push(std::mem::take(&mut self.memory));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_what_the_file_has_and_their_memory_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let content: Vec<u8> = (0..3 * PIECE as u32 / 2).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let pieces = Arc::new(Pieces::default());
+        let first = pieces.read(&path, 7, PIECE).unwrap();
+        assert_eq!(first, content[7..7 + PIECE]);
+        let place = first.as_ptr();
+        let part = first.slice(5..9);
+        drop(first);
+        assert_eq!(pieces.read(&path, 0, SMALL).unwrap(), content[..SMALL], "in other memory");
+        assert_eq!(part, content[12..16]);
+        drop(part);
+        // The last that came back is the first that is taken.
+        let again = pieces.read(&path, PIECE as u64 / 2, PIECE).unwrap();
+        assert_eq!((again.as_ptr(), &again[..]), (place, &content[PIECE / 2..]));
+        assert_eq!(pieces.read(&path, 3, 40).unwrap(), content[3..43]);
+        for (offset, len) in [(content.len() as u64 - 10, 11), (1 << 40, 1), (PIECE as u64, PIECE)] {
+            let error = pieces.read(&path, offset, len).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+        assert!(pieces.read(&dir.path().join("other"), 0, 1).is_err());
+    }
+}
