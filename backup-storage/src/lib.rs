@@ -42,7 +42,7 @@ pub use keys::{AddRecipient, ChangedKeys, EpochInfo, KeyHolder, KeyReport, LeftO
 pub use log::compact::{CompactLog, CompactedLog};
 pub use rebuild::{Rebuilt, RecoveredBackup, Skipped};
 pub use repair::{LeftDamaged, Repaired};
-pub use replicate::{LogLag, RegionState, Replicated};
+pub use replicate::{LogLag, Quorum, QuorumHeld, RegionState, Replicated};
 pub use repository::{CatalogHead, CreateOptions, Repository};
 pub use settings::RepositorySettings;
 pub use vault::{SharedKeys, Vault, VaultKeys};

@@ -9,12 +9,12 @@ use backup_core::engine::Work;
 use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::env::Env;
 use backup_core::repository::{CollectOptions, ParentChoice, Repository as _, VerifyLevel};
-use backup_core::{BackupSinkExt, Consistency, ServiceId, Snapshot};
+use backup_core::{BackupId, BackupSinkExt, Consistency, ServiceId, Snapshot};
 use backup_crypto::{Identity, RawKey};
 use backup_storage::error::ErrorKind;
-use backup_storage::fault::{DroppedAfter, FaultPlan, FaultStore, WriteOnceGuard};
+use backup_storage::fault::{DroppedAfter, Fault, FaultPlan, FaultStore, WriteOnceGuard};
 use backup_storage::store::Store;
-use backup_storage::{CreateOptions, Repository, RepositorySettings};
+use backup_storage::{CreateOptions, Quorum, Repository, RepositorySettings};
 use futures::TryStreamExt;
 
 mod content;
@@ -211,4 +211,52 @@ async fn a_run_may_die_anywhere() {
         assert!(report.is_sound(), "seed {seed}: {:?}", report.damages);
         world.guard.assert_clean();
     }
+}
+
+/// A backup that is to be in further regions before anybody is told that it was taken.
+#[tokio::test(start_paused = true)]
+async fn a_quorum_is_reached_or_says_who_was_missing() {
+    let world = World::new(5).await;
+    let near = Store::memory().with_env(world.env.clone());
+    let regions = || [("near".to_owned(), near.clone()), ("far".to_owned(), world.there.clone())];
+    for (regions, needed) in [(regions().to_vec(), 0), (regions().to_vec(), 3), (vec![], 1)] {
+        assert_eq!(Quorum::new(regions, needed).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    let twice = [("near".to_owned(), near.clone()), ("near".to_owned(), world.there.clone())];
+    assert_eq!(Quorum::new(twice, 1).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let (one, both) = (Quorum::new(regions(), 1).unwrap(), Quorum::new(regions(), 2).unwrap());
+
+    let first = world.backup(&world.repository, &content(1, 12)).await;
+    let held = world.repository.replicate_until(&both, first.id, &world.work()).await.unwrap();
+    assert_eq!((held.held.len(), held.behind.len(), held.failed.len()), (2, 0, 0), "{held:?}");
+    assert_eq!(read(world.open(&world.there).await.open(first.id).await.unwrap().as_ref()).await, content(1, 12));
+
+    // One of them is away.
+    world.faults.set_plan(FaultPlan::quiet().with(Fault::Refused, 1.0));
+    let second = world.backup(&world.repository, &content(2, 12)).await;
+    let missed = world.repository.replicate_until(&both, second.id, &world.work()).await.unwrap_err();
+    assert_eq!(missed.kind(), ErrorKind::Unavailable, "{missed}");
+    let told = missed.to_string();
+    assert!(told.contains("in 1 of 2 further regions") && told.contains("far: "), "{told}");
+    assert_eq!(read(world.repository.open(second.id).await.unwrap().as_ref()).await, content(2, 12), "it stays here");
+    assert_eq!(read(world.open(&near).await.open(second.id).await.unwrap().as_ref()).await, content(2, 12));
+    let third = world.backup(&world.repository, &content(3, 12)).await;
+    let held = world.repository.replicate_until(&one, third.id, &world.work()).await.unwrap();
+    assert_eq!(held.held, ["near"], "{held:?}");
+
+    // It is back, and gets everything.
+    world.faults.set_plan(FaultPlan::quiet());
+    world.repository.replicate_until(&both, third.id, &world.work()).await.unwrap();
+    assert_eq!(world.repository.region(&world.there).await.unwrap().missing, []);
+    let unknown = BackupId::from_bytes([7; 16]);
+    let refused = world.repository.replicate_until(&one, unknown, &world.work()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    // Somebody has gone on with a region: waiting for it would be in vain.
+    world.open(&near).await.promote().await.unwrap();
+    let apart = world.open(&near).await;
+    world.backup(&apart, &content(4, 12)).await;
+    let fourth = world.backup(&world.repository, &content(5, 12)).await;
+    let refused = world.repository.replicate_until(&both, fourth.id, &world.work()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    world.guard.assert_clean();
 }

@@ -10,6 +10,11 @@
 //! A region is opened like any repository, and read. A mark keeps everybody from writing to it, who would make it a repository of its own: that is
 //! [promoted](promote) on purpose, and from its first entry on a run is refused, because the two have gone different ways.
 
+mod quorum;
+
+pub(crate) use quorum::reach;
+pub use quorum::{Quorum, QuorumHeld};
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ use crate::log::{self, LogCache, LogReader, Stored};
 use crate::reader::BackupReader;
 use crate::rebuild::Rebuilt;
 use crate::repair::Repaired;
-use crate::replicate::{RegionState, Replicated};
+use crate::replicate::{Quorum, QuorumHeld, RegionState, Replicated};
 use crate::session::Session;
 use crate::settings::RepositorySettings;
 use crate::store::{Created, Store};
@@ -312,6 +312,22 @@ impl Repository {
     pub async fn replicate(&self, vault: &Store, work: &Work) -> Result<Replicated> {
         let there = vault.at(self.context.service.as_str())?;
         crate::replicate::replicate(&self.context, &self.journal, &there, work).await
+    }
+
+    /// Copies to the regions of `quorum`, all at once, until enough of them have `backup`, and all that was committed before it.
+    ///
+    /// The backup is committed here already and stays so. Regions that are not done when there are enough are left to the next run.
+    ///
+    /// # Cancel safety
+    /// When dropped, the next run goes on.
+    ///
+    /// # Errors
+    /// When there are not enough of them in the end: [`Unavailable`](crate::error::ErrorKind::Unavailable) where a region may be back later, or else
+    /// what the first region's run came to, as of [`replicate`](Self::replicate). The message names each region and its reason.
+    #[tracing::instrument(skip_all, fields(service = %self.context.service, %backup))]
+    pub async fn replicate_until(&self, quorum: &Quorum, backup: BackupId, work: &Work) -> Result<QuorumHeld> {
+        let service = self.context.service.as_str();
+        crate::replicate::reach(&self.context, &self.journal, (quorum, service), backup, work).await
     }
 
     /// Makes this region a repository that is written to: backups, log, decisions. Nothing is done to one that is no region.

@@ -42,11 +42,22 @@ impl Place {
 
 /// Opening a store makes its directory. Only what creates a repository may do that: elsewhere a missing one is a mistyped URL.
 pub(crate) fn must_exist(vault: &str) -> Result<()> {
-    if let Some(directory) = vault.strip_prefix("file://").filter(|d| d.starts_with('/'))
-        && !directory.contains('%')
-        && std::fs::metadata(directory).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
-    {
-        return Err(Error::invalid(format!("vault {vault} does not exist; init creates it")));
+    match is_missing(vault) {
+        true => Err(Error::invalid(format!("vault {vault} does not exist; init creates it"))),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// The same for a further region.
+pub(crate) fn region_must_exist(region: &str) -> Result<()> {
+    match is_missing(region) {
+        true => Err(Error::invalid(format!("region {region} does not exist; replicate --to creates it"))),
+        false => Ok(()),
+    }
+}
+
+/// Whether a vault is a directory that does not exist.
+fn is_missing(vault: &str) -> bool {
+    let directory = vault.strip_prefix("file://").filter(|d| d.starts_with('/') && !d.contains('%'));
+    directory.is_some_and(|d| std::fs::metadata(d).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound))
 }

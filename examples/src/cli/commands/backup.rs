@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use backup_core::catalog::BackupRecord;
 use backup_core::run::{self, BackupOptions};
-use backup_core::{BackupEngine, ErrorKind};
-use backup_storage::Repository;
+use backup_core::{BackupEngine, Error, ErrorKind};
+use backup_storage::store::{Store, StoreSettings};
+use backup_storage::{Quorum, QuorumHeld, Repository};
 use clap::Args;
 use serde::Serialize;
 
@@ -27,6 +28,51 @@ pub(crate) struct BackupArgs {
     /// vault that is away, another backup that runs) is told, and tried again when the next one is due
     #[arg(long, value_name = "DURATION", value_parser = interval, conflicts_with = "full")]
     every: Option<Duration>,
+    /// A further region, made by `replicate --to`, that the backup is copied to before it counts as taken; may be given several times
+    #[arg(long, value_name = "URL")]
+    region: Vec<String>,
+    /// How many of the regions must have the backup; all of them by default
+    #[arg(long, value_name = "COUNT", requires = "region")]
+    quorum: Option<usize>,
+}
+
+impl BackupArgs {
+    fn quorum(&self) -> Result<Option<Quorum>, Error> {
+        if self.region.is_empty() {
+            return Ok(None);
+        }
+        let open = |url: &String| {
+            crate::cli::vault::region_must_exist(url)?;
+            Ok((url.clone(), Store::open(url, &StoreSettings::default())?))
+        };
+        let regions: Vec<_> = self.region.iter().map(open).collect::<Result<_, Error>>()?;
+        let needed = self.quorum.unwrap_or(regions.len());
+        Ok(Some(Quorum::new(regions, needed)?))
+    }
+}
+
+/// A backup, and the regions that have it.
+#[derive(Debug, Serialize)]
+struct TakenView<'a> {
+    #[serde(flatten)]
+    backup: BackupView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regions: Option<QuorumHeld>,
+}
+
+/// Takes one backup, and waits for the regions that are to have it.
+async fn take(
+    cx: &Context<'_, '_>,
+    repository: &Repository,
+    source: &dyn BackupEngine,
+    (options, quorum): (BackupOptions, Option<&Quorum>),
+) -> Result<(BackupRecord, Option<QuorumHeld>), Error> {
+    let backup = run::backup(repository, source, options, cx.work()).await?;
+    let held = match quorum {
+        Some(quorum) => Some(repository.replicate_until(quorum, backup.id, cx.work()).await?),
+        None => None,
+    };
+    Ok((backup, held))
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -38,23 +84,35 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Source, BackupArgs>) -> Result<(), Failure> {
     let source = engine.source()?;
+    let quorum = engine.options.quorum()?;
     let repository = cx.open().await?;
     if let Some(every) = engine.options.every {
-        return series(cx, &repository, source.as_ref(), every).await;
+        return series(cx, &repository, source.as_ref(), (every, quorum.as_ref())).await;
     }
     let options = if engine.options.full { BackupOptions::full() } else { BackupOptions::default() };
     let begun = cx.work().env().clock().monotonic();
-    let backup = run::backup(&repository, source.as_ref(), options, cx.work()).await?;
+    let (backup, regions) = take(cx, &repository, source.as_ref(), (options, quorum.as_ref())).await?;
     let took = cx.work().env().clock().monotonic().saturating_sub(begun);
     if cx.json() {
-        return cx.document(&BackupView::from(&backup));
+        return cx.document(&TakenView { backup: BackupView::from(&backup), regions });
     }
     let mut table = describe(&backup);
+    if let Some(held) = &regions {
+        table.row(vec![Cell::text("also in"), Cell::text(held.held.join(", "))]);
+    }
     table.row(vec![Cell::text("took"), Cell::text(human::duration(took))]);
     table.row(vec![Cell::text("rate"), Cell::text(human::rate(backup.data_bytes, took))]);
     cx.table(&table)?;
     cx.remark_findings(&backup.snapshot.findings);
+    remark_regions(cx, regions.as_ref());
     Ok(())
+}
+
+/// Says which regions do not have what enough others have.
+fn remark_regions(cx: &mut Context<'_, '_>, held: Option<&QuorumHeld>) {
+    for (region, problem) in held.iter().flat_map(|held| &held.failed) {
+        cx.remark(&format!("region {region} was not copied to: {problem}"));
+    }
 }
 
 /// What a series of backups came to.
@@ -73,15 +131,15 @@ async fn series(
     cx: &mut Context<'_, '_>,
     repository: &Repository,
     source: &dyn BackupEngine,
-    every: Duration,
+    (every, quorum): (Duration, Option<&Quorum>),
 ) -> Result<(), Failure> {
     let env = cx.work().env().clone();
     let mut view = SeriesView::default();
     let mut newest: Option<BackupRecord> = None;
     loop {
         let due = env.clock().monotonic().saturating_add(every);
-        match run::backup(repository, source, BackupOptions::default(), cx.work()).await {
-            Ok(backup) => {
+        match take(cx, repository, source, (BackupOptions::default(), quorum)).await {
+            Ok((backup, held)) => {
                 view.taken += 1;
                 view.stored_bytes += backup.stored_bytes;
                 if !cx.json() {
@@ -89,6 +147,7 @@ async fn series(
                     cx.line(&format!("{} {} {} stored", backup.ended_at, backup.id, stored))?;
                 }
                 cx.remark_findings(&backup.snapshot.findings);
+                remark_regions(cx, held.as_ref());
                 newest = Some(backup);
             }
             Err(error) if error.kind() == ErrorKind::Cancelled => break,
