@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use futures::stream::{BoxStream, StreamExt};
 
 use super::patch::Patch;
 use crate::entry::EntryMeta;
@@ -201,6 +201,13 @@ pub trait BackupSink: Debug + Send + Sync {
     /// failed in the meantime; [`InvalidInput`](crate::ErrorKind::InvalidInput) when the path was already put.
     async fn put_file(&self, file: LocalFile) -> Result<Put>;
 
+    /// Stores some local files, each as [`put_file`](Self::put_file) does. The outcomes stand in the order of the files.
+    ///
+    /// A sink may look at all of them in one go, which saves each small file a wait. As many files are open at a time as are given.
+    async fn put_some(&self, files: Vec<LocalFile>) -> Vec<Result<Put>> {
+        futures::future::join_all(files.into_iter().map(|file| self.put_file(file))).await
+    }
+
     /// Stores the bytes of `body` as one entry. Pieces may have any size; memory stays bounded whatever their number.
     ///
     /// # Errors
@@ -232,6 +239,9 @@ pub trait BackupSink: Debug + Send + Sync {
     fn concurrency(&self) -> usize;
 }
 
+/// So many files are put together.
+const LOT: usize = 32;
+
 /// Conveniences over [`BackupSink`].
 #[async_trait]
 pub trait BackupSinkExt: BackupSink {
@@ -253,13 +263,21 @@ pub trait BackupSinkExt: BackupSink {
         I::IntoIter: Send,
         F: FnMut(&EntryMeta, Put) -> Result<()> + Send,
     {
-        let mut outcomes = futures::stream::iter(files.into_iter().map(|file| async move {
-            let meta = file.meta.clone();
-            self.put_file(file).await.map(|put| (meta, put))
+        let mut files = files.into_iter();
+        let lots = std::iter::from_fn(move || {
+            let lot: Vec<_> = files.by_ref().take(LOT).collect();
+            (!lot.is_empty()).then_some(lot)
+        });
+        let mut outcomes = futures::stream::iter(lots.map(|lot| async move {
+            let metas: Vec<_> = lot.iter().map(|file| file.meta.clone()).collect();
+            metas.into_iter().zip(self.put_some(lot).await)
         }))
-        .buffer_unordered(self.concurrency());
-        while let Some((meta, put)) = outcomes.try_next().await? {
-            each(&meta, put)?;
+        // One is worked on while the other one comes to its end.
+        .buffer_unordered((self.concurrency() / LOT).max(2));
+        while let Some(lot) = outcomes.next().await {
+            for (meta, put) in lot {
+                each(&meta, put?)?;
+            }
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::assembly::Assembly;
 use super::lane::Lane;
 use super::sparse::Step;
 use crate::error::{Error, Result};
-use crate::pack::SEGMENT;
+use crate::pack::{BLOCK, SEGMENT};
 
 /// The most bytes of one entry that one worker reads in one go: neighbouring segments then stand in one pack, which keeps
 /// extents few and restores sequential.
@@ -24,7 +24,9 @@ pub(crate) const SPAN: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Read this range of a local file.
-    Span { assembly: Arc<Assembly>, file: Arc<File>, range: Range<u64>, on_shrink: OnShrink },
+    Span(Span),
+    /// Read these, one after the other: small files, for each of which to wake a worker takes longer than to read it.
+    Spans(Vec<Span>),
     /// Read some of this much of a local file.
     Sparse { assembly: Arc<Assembly>, file: Arc<File>, steps: Vec<Step>, on_shrink: OnShrink },
     /// Take these bytes, at most 1 MiB, for the parts that the steps would read.
@@ -35,6 +37,15 @@ pub(crate) enum Job {
     End { assembly: Arc<Assembly> },
     /// Add the entries whose content is stored already.
     Taken,
+}
+
+/// A range of a local file.
+#[derive(Debug)]
+pub(crate) struct Span {
+    pub(crate) assembly: Arc<Assembly>,
+    pub(crate) file: Arc<File>,
+    pub(crate) range: Range<u64>,
+    pub(crate) on_shrink: OnShrink,
 }
 
 /// Starts the workers of a session.
@@ -72,10 +83,15 @@ fn run(mut lane: Lane, jobs: &async_channel::Receiver<Job>) {
 
 fn work(job: Job, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
     match job {
-        Job::Span { assembly, file, range, on_shrink } => {
-            advise(&file, &range);
-            let reading = Reading { assembly: &assembly, file: &file, on_shrink };
-            if reading.whole(range, lane, buffer)? { assembly.close_read(lane) } else { Ok(()) }
+        Job::Span(span) => {
+            advise(&span.file, &span.range);
+            span.read(lane, buffer)
+        }
+        Job::Spans(spans) => {
+            // A disk is quickest with many requests to choose from. What is one read anyway needs no more than that.
+            let several = spans.iter().filter(|span| span.range.end - span.range.start > BLOCK as u64);
+            several.for_each(|span| advise(&span.file, &span.range));
+            spans.into_iter().try_for_each(|span| span.read(lane, buffer))
         }
         Job::Sparse { assembly, file, steps, on_shrink } => {
             // All at once: a disk is quickest with many requests to choose from.
@@ -120,6 +136,14 @@ fn work(job: Job, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
         }
         Job::End { assembly } => assembly.close_read(lane),
         Job::Taken => lane.shared().add_taken(),
+    }
+}
+
+impl Span {
+    fn read(self, lane: &mut Lane, buffer: &mut Vec<u8>) -> Result<()> {
+        let Self { assembly, file, range, on_shrink } = self;
+        let reading = Reading { assembly: &assembly, file: &file, on_shrink };
+        if reading.whole(range, lane, buffer)? { assembly.close_read(lane) } else { Ok(()) }
     }
 }
 

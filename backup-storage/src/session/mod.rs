@@ -5,6 +5,7 @@ mod alive;
 mod parent;
 mod patch;
 mod sink;
+mod some;
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -26,7 +26,7 @@ use crate::pipeline::Shared;
 use crate::pipeline::assembly::Assembly;
 use crate::pipeline::parent::ParentContent;
 use crate::pipeline::sparse::{self, Step};
-use crate::pipeline::worker::{Job, SPAN};
+use crate::pipeline::worker::{Job, SPAN, Span};
 
 /// The sink of one session.
 pub(crate) struct Sink {
@@ -37,12 +37,56 @@ pub(crate) struct Sink {
     paths: Mutex<HashSet<[u8; 16]>>,
 }
 
+/// What the file system says of a regular file.
+pub(super) struct Seen {
+    pub(super) len: u64,
+    pub(super) mode: u32,
+    /// In whole microseconds, as manifests have them.
+    pub(super) modified: Option<Timestamp>,
+}
+
+impl Seen {
+    fn of(found: &Metadata) -> Self {
+        let modified = Timestamp::new(found.mtime(), i32::try_from(found.mtime_nsec()).unwrap_or(0)).ok();
+        // What is compared with a manifest must be cut alike.
+        let modified = modified.and_then(|t| Timestamp::from_microsecond(t.as_microsecond()).ok());
+        Self { len: found.len(), mode: found.mode() & 0o7777, modified }
+    }
+}
+
 /// A local file that was opened.
-struct Opened {
+pub(super) struct Opened {
     file: File,
-    len: u64,
-    mode: u32,
-    modified: Option<Timestamp>,
+    seen: Seen,
+}
+
+/// A file of which is known what is to be read.
+pub(super) enum Begun {
+    /// Nothing.
+    Put(Put),
+    /// All of it.
+    Whole(WholeFile),
+    /// Only some of it.
+    Some(SomeOfFile),
+}
+
+/// A file of which all is to be read.
+pub(super) struct WholeFile {
+    pub(super) assembly: Arc<Assembly>,
+    pub(super) file: File,
+    pub(super) len: u64,
+    pub(super) on_shrink: OnShrink,
+    pub(super) receipt: oneshot::Receiver<Result<Stored>>,
+}
+
+/// A file of which only some is to be read.
+pub(super) struct SomeOfFile {
+    file: File,
+    meta: EntryMeta,
+    parent: Option<ParentContent>,
+    steps: Vec<Step>,
+    inspector: Option<Arc<dyn BlockInspector>>,
+    on_shrink: OnShrink,
 }
 
 impl Sink {
@@ -64,6 +108,21 @@ impl Sink {
         self.paths.lock().remove(&self.shared.hash.block(path.as_bytes()));
     }
 
+    pub(super) async fn claim_file(&self, meta: &EntryMeta) -> Result<()> {
+        if meta.kind != EntryKind::File && meta.kind != EntryKind::Record {
+            return Err(Error::invalid(format!("{} is put as a file but is none", meta.path)));
+        }
+        self.claim(&meta.path).await
+    }
+
+    /// The same outcome; the path is free again where nothing was put.
+    pub(super) fn unless_put(&self, path: &EntryPath, put: Result<Put>) -> Result<Put> {
+        if matches!(put, Err(_) | Ok(Put::Vanished)) {
+            self.release(path);
+        }
+        put
+    }
+
     async fn compared_with(&self, path: &EntryPath) -> Result<Option<ParentContent>> {
         let Some(parent) = &self.parent else { return Ok(None) };
         match parent.entry(path).await? {
@@ -77,11 +136,31 @@ impl Sink {
     }
 
     async fn store_file(&self, file: LocalFile) -> Result<Put> {
-        let LocalFile { path, mut meta, unchanged, on_shrink, inspector, .. } = file;
-        let opened = tokio::task::spawn_blocking(move || open(&path))
-            .await
-            .map_err(|e| Error::internal("opening a file panicked").with_source(e))??;
-        let Some(Opened { file, len, mode, modified }) = opened else { return Ok(Put::Vanished) };
+        let path = file.path.clone();
+        match blocking(move || open(&path)).await?? {
+            Some(opened) => self.store_opened(file, opened).await,
+            None => Ok(Put::Vanished),
+        }
+    }
+
+    /// Stores a file that was opened.
+    async fn store_opened(&self, local: LocalFile, opened: Opened) -> Result<Put> {
+        let begun = self.begin(local, opened).await?;
+        self.store_begun(begun).await
+    }
+
+    pub(super) async fn store_begun(&self, begun: Begun) -> Result<Put> {
+        match begun {
+            Begun::Put(put) => Ok(put),
+            Begun::Whole(whole) => self.store_whole(whole).await,
+            Begun::Some(some) => self.store_sparse(some).await,
+        }
+    }
+
+    /// Finds out what of a file is to be read.
+    pub(super) async fn begin(&self, local: LocalFile, opened: Opened) -> Result<Begun> {
+        let LocalFile { mut meta, unchanged, on_shrink, inspector, .. } = local;
+        let Opened { file, seen: Seen { len, mode, modified } } = opened;
         meta = meta.with_mode(mode).with_modified(modified);
         let before = match &self.parent {
             Some(parent) => parent.entry(&meta.path).await?.map(|entry| (parent, entry)),
@@ -90,7 +169,7 @@ impl Sink {
         let mut compared = None;
         if let Some((parent, entry)) = &before {
             if parent.is_unchanged(entry, &unchanged, len, modified) {
-                return self.take_whole(parent, entry, meta).await;
+                return self.take_whole(parent, entry, meta).await.map(Begun::Put);
             }
             compared = Some(parent.content(entry, &self.shared).await?);
         }
@@ -106,20 +185,25 @@ impl Sink {
                     && steps.iter().all(|step| step.reads() == 0)
                     && let Some((parent, entry)) = before
                 {
-                    return self.take_whole(parent, &entry, meta).await;
+                    return self.take_whole(parent, &entry, meta).await.map(Begun::Put);
                 }
-                return self.store_sparse((file, meta), (compared, steps), inspector, on_shrink).await;
+                return Ok(Begun::Some(SomeOfFile { file, meta, parent: compared, steps, inspector, on_shrink }));
             }
             (claimed, _) => claimed.filter(Changes::is_verified),
         };
-        let spans = len.div_ceil(SPAN).max(1);
-        let reads = usize::try_from(spans).map_err(|_| Error::invalid(format!("{} is too large", meta.path)))?;
+        let reads = len.div_ceil(SPAN).max(1);
+        let reads = usize::try_from(reads).map_err(|_| Error::invalid(format!("{} is too large", meta.path)))?;
         let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, claimed, reads);
+        Ok(Begun::Whole(WholeFile { assembly, file, len, on_shrink, receipt }))
+    }
+
+    async fn store_whole(&self, whole: WholeFile) -> Result<Put> {
+        let WholeFile { assembly, file, len, on_shrink, receipt } = whole;
         let file = Arc::new(file);
-        for span in 0..spans {
+        for span in 0..len.div_ceil(SPAN).max(1) {
             let range = span * SPAN..len.min((span + 1) * SPAN);
             let (assembly, file) = (Arc::clone(&assembly), Arc::clone(&file));
-            self.shared.submit(Job::Span { assembly, file, range, on_shrink }).await?;
+            self.shared.submit(Job::Span(Span { assembly, file, range, on_shrink })).await?;
         }
         drop((assembly, file));
         Ok(Put::Stored(self.receive(receipt).await?))
@@ -133,14 +217,8 @@ impl Sink {
         Ok(Put::Stored(Stored { len: entry.len, unread: true, ..Stored::default() }))
     }
 
-    /// Stores a file of which only some is read.
-    async fn store_sparse(
-        &self,
-        (file, meta): (File, EntryMeta),
-        (parent, steps): (Option<ParentContent>, Vec<Step>),
-        inspector: Option<Arc<dyn BlockInspector>>,
-        on_shrink: OnShrink,
-    ) -> Result<Put> {
+    async fn store_sparse(&self, some: SomeOfFile) -> Result<Put> {
+        let SomeOfFile { file, meta, parent, steps, inspector, on_shrink } = some;
         let kept = sparse::kept(&steps);
         let portions = sparse::portions(steps, SPAN);
         let shared = Arc::clone(&self.shared);
@@ -163,7 +241,11 @@ impl Sink {
         mut body: BoxStream<'_, backup_core::Result<Bytes>>,
         inspector: Option<Arc<dyn BlockInspector>>,
     ) -> Result<Stored> {
-        let compared = self.compared_with(&meta.path).await?;
+        // What has no content is not compared: engines put folders in any order, and each would ask for another part of the manifest.
+        let compared = match meta.kind {
+            EntryKind::File | EntryKind::Record => self.compared_with(&meta.path).await?,
+            _ => None,
+        };
         let (assembly, receipt) = Assembly::new(Arc::clone(&self.shared), meta, compared, inspector, None, 1);
         self.feed(&assembly, &mut body, u64::MAX).await?;
         self.shared.submit(Job::End { assembly }).await?;
@@ -207,7 +289,7 @@ impl Sink {
     }
 }
 
-fn open(path: &Path) -> Result<Option<Opened>> {
+pub(super) fn open(path: &Path) -> Result<Option<Opened>> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path) {
         Ok(file) => file,
@@ -218,25 +300,32 @@ fn open(path: &Path) -> Result<Option<Opened>> {
     if !found.is_file() {
         return Err(Error::invalid(format!("{} is not a regular file", path.display())));
     }
-    let modified = Timestamp::new(found.mtime(), i32::try_from(found.mtime_nsec()).unwrap_or(0)).ok();
-    // The manifest keeps microseconds; what is compared with it must be cut alike.
-    let modified = modified.and_then(|t| Timestamp::from_microsecond(t.as_microsecond()).ok());
-    Ok(Some(Opened { file, len: found.len(), mode: found.mode() & 0o7777, modified }))
+    Ok(Some(Opened { seen: Seen::of(&found), file }))
+}
+
+/// Looks at `path` without opening it. None where it is to be opened to find out: it is no regular file, or cannot be looked at.
+pub(super) fn glance(path: &Path) -> Option<Seen> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    found.is_file().then(|| Seen::of(&found))
+}
+
+/// Does something that waits for a file system.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("looking at a file panicked").with_source(e))
 }
 
 #[async_trait]
 impl BackupSink for Sink {
     async fn put_file(&self, file: LocalFile) -> backup_core::Result<Put> {
-        if file.meta.kind != EntryKind::File && file.meta.kind != EntryKind::Record {
-            return Err(backup_core::Error::invalid(format!("{} is put as a file but is none", file.meta.path)));
-        }
-        self.claim(&file.meta.path).await?;
+        self.claim_file(&file.meta).await?;
         let path = file.meta.path.clone();
         let put = self.store_file(file).await;
-        if matches!(put, Err(_) | Ok(Put::Vanished)) {
-            self.release(&path);
-        }
-        Ok(put?)
+        Ok(self.unless_put(&path, put)?)
+    }
+
+    async fn put_some(&self, files: Vec<LocalFile>) -> Vec<backup_core::Result<Put>> {
+        let puts = self.store_some(files).await;
+        puts.into_iter().map(|put| put.map_err(backup_core::Error::from)).collect()
     }
 
     async fn put_stream(

@@ -37,5 +37,6 @@ pub(super) fn list(root: &Path) -> Result<Listing> {
     }
     // The order of the manifest, and of the disk as far as it follows names.
     listing.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    listing.nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(listing)
 }

@@ -44,6 +44,22 @@ impl BackupSink for MemberSink {
         self.inner.put_file(file).await
     }
 
+    async fn put_some(&self, files: Vec<LocalFile>) -> Vec<Result<Put>> {
+        let (mut placed, mut outcomes) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()));
+        for mut file in files {
+            outcomes.push(match self.placed(file.meta.clone()) {
+                Ok(meta) => {
+                    file.meta = meta;
+                    placed.push(file);
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            });
+        }
+        let mut puts = self.inner.put_some(placed).await.into_iter();
+        outcomes.into_iter().filter_map(|refused| refused.or_else(|| puts.next())).collect()
+    }
+
     async fn put_stream(
         &self,
         meta: EntryMeta,
