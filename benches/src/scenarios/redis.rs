@@ -19,7 +19,7 @@ use backup_testkit::redis::RedisVersion;
 use crate::Error;
 use crate::chart;
 use crate::figures::{Figures, table};
-use crate::work::{self, Work, measure};
+use crate::work::{self, Work, measure_beside};
 
 const VERSION: RedisVersion = RedisVersion::Redis82;
 
@@ -40,16 +40,21 @@ pub(crate) async fn run(size: u64, runs: usize, out: &Path) -> Result<(), Error>
     for round in 0..runs {
         println!("round {} of {runs} …", round + 1);
         let file = scratch.path().join("dump.zst");
-        dump.push(measure(&Work::RedisDump { port: source.port(), cli: cli.clone(), out: file.clone() })?);
+        let dumping = Work::RedisDump { port: source.port(), cli: cli.clone(), out: file.clone() };
+        dump.push(measure_beside(source.pid(), &dumping)?);
         std::fs::remove_file(&file)?;
         let vault = scratch.path().join("vault");
-        snapshot.push(measure(&Work::RedisBackup { vault: vault.clone(), url: source.url() })?);
+        let backup = Work::RedisBackup { vault: vault.clone(), url: source.url() };
+        snapshot.push(measure_beside(source.pid(), &backup)?);
 
         let replica = Redis::builder(VERSION).start().await?;
-        sync.push(measure(&Work::RedisSync { source: source.port(), target: replica.port() })?);
+        // What the new replica itself uses is what a target uses.
+        let syncing = Work::RedisSync { source: source.port(), target: replica.port() };
+        sync.push(measure_beside(replica.pid(), &syncing)?);
         drop(replica);
         let target = Redis::builder(VERSION).start().await?;
-        live.push(measure(&Work::RedisRestore { vault: vault.clone(), url: target.url() })?);
+        let restore = Work::RedisRestore { vault: vault.clone(), url: target.url() };
+        live.push(measure_beside(target.pid(), &restore)?);
         let counted = (keys(&source).await?, keys(&target).await?);
         if counted.0 != counted.1 {
             return Err(format!("{} keys were restored of {}", counted.1, counted.0).into());
@@ -60,10 +65,11 @@ pub(crate) async fn run(size: u64, runs: usize, out: &Path) -> Result<(), Error>
     let all = [
         Figures::of(dumped, &dump),
         Figures::of("snapshot", &snapshot),
-        Figures::of("full sync from the primary", &sync),
+        Figures::of("full sync of a new replica", &sync),
         Figures::of("live restore", &live),
     ];
-    let text = table(&all);
+    let mut text = table(&all);
+    text += "\nThe server's processor time is the primary's for the first two, and the new one's for the others.\n";
     let json = serde_json::json!({
         "bench": "redis", "size_mb": size, "runs": runs, "figures": all,
         "snapshot_over_dump": all[1].wall.median / all[0].wall.median,

@@ -77,7 +77,12 @@ pub(crate) fn said(text: &str) -> Result<Said, Error> {
 
 /// Runs `work` in a process of its own.
 pub(crate) fn measure(work: &Work) -> Result<Cost, Error> {
-    let (cost, text) = crate::measure::measure(&work.job()?, None)?;
+    measure_beside(None, work)
+}
+
+/// The same, and what the server, whose main process that is, used meanwhile.
+pub(crate) fn measure_beside(server: Option<u32>, work: &Work) -> Result<Cost, Error> {
+    let (cost, text) = crate::measure::measure(&work.job()?, server)?;
     let Said { bytes, stored, content_read, requests } = said(&text)?;
     Ok(Cost { bytes, stored, content_read, requests, ..cost })
 }

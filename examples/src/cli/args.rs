@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{
-    backup, collect, compact, drill, expire, export, hold, key, log, look, plan, repair, replicate, restore, service,
-    show, verify,
+    backup, collect, compact, drill, expire, export, hold, key, log, look, plan, rebuild, repair, replicate, restore,
+    service, show, verify,
 };
 use super::engines::{OnEngine, Scratch, Source, Stream, Target};
 
@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Replicate(replicate::ReplicateArgs),
     /// Put back from a further region what is missing or damaged here
     Repair(repair::RepairArgs),
+    /// Build the catalog again from packs, keys and log, when it is damaged beyond reading
+    Rebuild(rebuild::RebuildArgs),
     /// Show what a plan keeps and why, and let go of the rest with --execute
     Expire(expire::ExpireArgs),
     /// Keep a backup whatever its age, or stop that

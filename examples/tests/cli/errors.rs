@@ -101,6 +101,11 @@ async fn a_damaged_catalog_is_13_and_never_shown() {
 
     let ran = vault.run(&["--json", "verify"]).await;
     assert_eq!(ran.failed_json(13)["kind"], "damaged");
+
+    let rebuilt = vault.json(&["rebuild"]).await;
+    assert_eq!((&rebuilt["generation"], &rebuilt["backups"]), (&serde_json::json!(2), &serde_json::json!([])));
+    assert_eq!(vault.json(&["list"]).await, serde_json::json!([]));
+    assert!(vault.run(&["rebuild"]).await.failed(10).contains("--force"), "it can be read");
 }
 
 #[tokio::test]

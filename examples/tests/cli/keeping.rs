@@ -4,7 +4,7 @@ use backup_examples::cli::exit;
 use backup_testkit::{PgVersion, Postgres, require_or_skip};
 use serde_json::json;
 
-use crate::harness::Vault;
+use crate::harness::{Vault, damage};
 
 /// The largest pack of the newest session, and its bytes.
 fn newest_pack(packs: &std::path::Path) -> (std::path::PathBuf, Vec<u8>) {
@@ -112,6 +112,15 @@ async fn a_plan_says_why_and_lets_go_only_when_told_and_never_of_what_is_held() 
     let said = vault.run(&["gc"]).await;
     assert!(said.code == 0 && said.out.contains("--execute does it"), "{said:?}");
     vault.json(&["gc", "--execute"]).await;
+    // A backup may wait until it is there.
+    let waited = vault.json(&["backup", "postgres", "--url", &url, "--region", &other]).await;
+    assert_eq!(waited["regions"]["held"], json!([other]), "{waited}");
+    assert_eq!(vault.json(&["replicate", "--to", &other, "--status"]).await["newest"], waited["id"]);
+    let mistyped = format!("{other}x");
+    let refused = vault.run(&["backup", "postgres", "--url", &url, "--region", &mistyped]).await;
+    assert!(refused.failed(exit::INVALID_INPUT).contains("replicate --to"), "{refused:?}");
+    let many = vault.run(&["backup", "postgres", "--url", &url, "--region", &other, "--quorum", "2"]).await;
+    assert!(many.failed(exit::INVALID_INPUT).contains("2 of 1"), "{many:?}");
     vault.json(&["--vault", &other, "replicate", "--promote"]).await;
     vault.json(&["--vault", &other, "hold", "add", &ids[2]]).await;
     let apart = vault.run(&["replicate", "--to", &other]).await;
@@ -127,8 +136,22 @@ async fn a_plan_says_why_and_lets_go_only_when_told_and_never_of_what_is_held() 
     write("daily");
     let path = file.to_str().unwrap();
     let own = vault.json(&["expire", "--profiles", path, "--plan-name", "gold"]).await;
-    assert_eq!(verdicts(&own), [true, true]);
+    assert_eq!(verdicts(&own), [true, true, true]);
     write("every 5h");
     let wrong = vault.run(&["expire", "--profiles", path, "--plan-name", "gold"]).await;
     assert!(wrong.failed(exit::INVALID_INPUT).contains("services.postgres.gold"), "{wrong:?}");
+
+    // The catalog is lost, and so is what is kept of it: packs know what it knew.
+    let before = vault.json(&["list"]).await;
+    for object in [vault.objects("catalog"), vault.objects("checkpoints")].concat() {
+        damage(&object);
+    }
+    vault.run(&["list"]).await.failed(exit::DAMAGED);
+    let rebuilt = vault.json(&["rebuild"]).await;
+    assert_eq!(rebuilt["backups"].as_array().unwrap().len(), before.as_array().unwrap().len(), "{rebuilt}");
+    let ids = |list: &serde_json::Value| -> Vec<serde_json::Value> {
+        list.as_array().unwrap().iter().map(|backup| backup["id"].clone()).collect()
+    };
+    assert_eq!(ids(&vault.json(&["list"]).await), ids(&before));
+    assert_eq!(vault.json(&["verify", "--level", "full"]).await["sound"], json!(true));
 }

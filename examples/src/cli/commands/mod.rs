@@ -13,6 +13,7 @@ mod list;
 pub(crate) mod log;
 pub(crate) mod look;
 pub(crate) mod plan;
+pub(crate) mod rebuild;
 pub(crate) mod repair;
 pub(crate) mod replicate;
 pub(crate) mod restore;
@@ -59,6 +60,7 @@ pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(),
         Command::Look(command) => look::run(&mut cx, command).await,
         Command::Show(args) => show::run(&mut cx, args).await,
         Command::Plan(engine) => plan::run(&mut cx, engine).await,
+        Command::Rebuild(args) => rebuild::run(&mut cx, args).await,
         Command::Reinstate(args) => collect::reinstate(&mut cx, args).await,
         Command::Repair(args) => repair::run(&mut cx, args).await,
         Command::Replicate(args) => replicate::run(&mut cx, args).await,
