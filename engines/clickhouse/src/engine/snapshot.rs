@@ -1,11 +1,12 @@
 //! One snapshot of all tables: each is whole, and it is measured how far they are apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backup_core::engine::Work;
 use backup_core::{Finding, LossyItem, Result, Severity};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
 use super::frozen::FrozenPart;
@@ -100,7 +101,9 @@ pub(super) async fn take(
         if waiting.is_empty() && round > 0 {
             break;
         }
+        let failed = AtomicBool::new(false);
         let mut freezing = stream::iter(waiting)
+            .take_while(|_| std::future::ready(!failed.load(Ordering::Relaxed)))
             .map(|table| async move {
                 work.checkpoint()?;
                 let begun = clock.monotonic();
@@ -108,18 +111,27 @@ pub(super) async fn take(
                 Ok::<_, backup_core::Error>((table.key, there.then(|| (begun, clock.monotonic()))))
             })
             .buffer_unordered(parallel.max(1));
-        while let Some((key, at)) = freezing.try_next().await? {
-            match at {
-                Some(at) => {
+        let mut first = None;
+        while let Some(outcome) = freezing.next().await {
+            match outcome {
+                Ok((key, Some(at))) => {
                     done.insert(key, Caught { round: Some(round), begun: at.0, ended: at.1 });
                 }
-                None => {
+                Ok((key, None)) => {
                     findings.push(dropped(&key));
                     tables.remove(&key);
+                }
+                // The others that the server is at are waited for: what it makes behind the removal of the snapshot would stay.
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    first.get_or_insert(error);
                 }
             }
         }
         drop(freezing);
+        if let Some(error) = first {
+            return Err(error);
+        }
         if round == 0 {
             at = work.env().now();
         }

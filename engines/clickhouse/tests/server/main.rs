@@ -8,6 +8,7 @@ mod conformance;
 mod damage;
 mod export;
 mod extras;
+mod full;
 mod harness;
 mod hostile;
 mod increments;
