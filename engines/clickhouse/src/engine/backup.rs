@@ -18,6 +18,7 @@ use super::record::{PartRecord, PartsRecord};
 use super::shadow::Shadow;
 use super::share::Share;
 use super::snapshot::{self, Freezing, Frozen};
+use super::unsent::Unsent;
 use super::{DESCRIPTOR, extras, facts, native};
 use crate::client::Client;
 use crate::export;
@@ -145,11 +146,14 @@ async fn read(
         (Merged::FromParent, Some(parent)) => Earlier::all(parent.as_ref()).await?,
         _ => BTreeMap::new(),
     };
+    let unsent = Unsent::ask(client, server).await?;
     let frozen = match held {
         Held::Shadow(shadow) => snapshot::take(freezing, shadow, settings.parallel, &earlier).await?,
         Held::Area(area) => native::take(freezing, area).await?,
     };
     let Frozen { tables, parts, mutations, kept, unsettled, mut lossy, skew, at, mut findings } = frozen;
+    // Before and afterwards: what was sent in between came too late for the snapshot.
+    lossy.extend(unsent.lossy(Unsent::ask(client, server).await?));
     let before = match cx.parent_source() {
         Some(parent) => {
             let parts = tables.values().filter(|table| table.kind() == ObjectKind::Parts);

@@ -16,6 +16,7 @@ mod record;
 mod shadow;
 mod share;
 mod snapshot;
+mod unsent;
 
 pub use cluster::{ClickHouseCluster, ClusterSettings, MemberSettings};
 pub(crate) use extras::FunctionDef;
