@@ -48,7 +48,7 @@ struct ClusterSource {
     /// By what the cluster is known, whatever the addresses of its servers [default: what all of them say of themselves]
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
-    /// What the cluster is called in the servers' configuration: where they know it, their numbers are compared with those given here
+    /// What the cluster is called in the servers' configuration: the shards and replicas that it has there must be those given here
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
     #[command(flatten)]
