@@ -156,7 +156,7 @@ pub(crate) async fn restore(
     stage.remove().await?;
     let access = plan.whole && !settings.keep_access;
     match area {
-        None if access => restored.findings.extend(access::restore(source, server).await?),
+        None if access => restored.findings.extend(access::restore(source, client, server).await?),
         None => {}
         Some(area) => {
             restored.findings.extend(area.release().await);
