@@ -19,6 +19,7 @@ use super::share::Share;
 use crate::client::Client;
 use crate::export;
 use crate::files::blocking;
+use crate::objects::Objects;
 use crate::part::PartName;
 use crate::server::{ObjectKind, Place, Server, TableDef, TableKey};
 
@@ -54,6 +55,7 @@ pub(super) struct Freezing<'a> {
     pub(super) work: &'a Work,
     pub(super) client: &'a Client,
     pub(super) server: &'a Server,
+    pub(super) objects: &'a Objects,
     pub(super) share: &'a Share,
 }
 
@@ -76,7 +78,7 @@ pub(super) async fn take(
     parallel: usize,
     earlier: &BTreeMap<TableKey, Earlier>,
 ) -> Result<Frozen> {
-    let Freezing { work, client, server, share } = cx;
+    let Freezing { work, client, server, objects, share } = cx;
     let clock = work.env().clock();
     let mut tables = server.tables(client).await?;
     tables.retain(|table, _| !table.database.starts_with(export::PREFIX));
@@ -167,11 +169,11 @@ pub(super) async fn take(
     for (key, caught) in &done {
         let (Some(table), Some(round)) = (tables.get(key), caught.round) else { continue };
         for (disk, dir) in shadow.folders(table, round) {
-            if disk.place == Place::Objects {
+            if disk.place == Place::Objects && objects.of(&server.disks, disk).is_none() {
                 let there = dir.clone();
                 if blocking(move || Ok(there.is_dir())).await? {
                     let why =
-                        format!("they are in the object store of the disk {}, from which nothing is copied", disk.name);
+                        format!("they are objects of the disk {}, and nothing says how these are reached", disk.name);
                     lossy.push(LossyItem::new(format!("parts of {key}"), why));
                 }
                 continue;
@@ -182,7 +184,7 @@ pub(super) async fn take(
             findings.extend(strange);
         }
     }
-    let mutations = mutations::pending(client, server, &tables, &parts, &running).await?;
+    let mutations = mutations::pending(cx, &tables, &parts, &running).await?;
     unsettled.extend(mutations.iter().map(|pending| pending.table.clone()));
     let kept = done.into_iter().filter(|(_, caught)| caught.round.is_none()).map(|(key, _)| key);
     let kept = kept.filter(|key| tables.contains_key(key)).collect();

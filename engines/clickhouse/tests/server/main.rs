@@ -14,6 +14,7 @@ mod hostile;
 mod increments;
 mod motion;
 mod native;
+mod objects;
 mod replicas;
 mod roundtrip;
 mod selection;
