@@ -7,6 +7,14 @@
 //! Where the files cannot be reached, the server's own `BACKUP` writes them into a [`Staging`] folder, and its `RESTORE` reads them from there; what is
 //! stored is the same.
 //!
+//! Files on object disks are read from their objects, with credentials that an [`ObjectDisk`] gives, and come back to local or to object disks.
+//!
+//! # Features
+//! | feature | what it brings |
+//! |---|---|
+//! | `native-certs` | certificates of servers are judged by those of the operating system, where no roots are given |
+//! | `aws`, `gcp`, `azure`, `fs` | object disks on S3, Google Cloud Storage, Azure Blob Storage, in a directory |
+//!
 //! # The rooms
 //! - [`client`]: the HTTP interface of a server.
 //! - [`ddl`]: `CREATE` statements: what they make, what they refer to, in which order they can be run.
@@ -23,6 +31,7 @@ mod error;
 pub mod export;
 mod files;
 mod layout;
+mod objects;
 pub mod part;
 pub mod restore;
 pub mod server;
@@ -31,6 +40,7 @@ mod staging;
 
 pub use engine::{ClickHouse, ClickHouseCluster, ClusterSettings, MemberSettings};
 pub use error::{Error, Result};
+pub use objects::ObjectDisk;
 pub use restore::{OnExisting, RestoreSettings};
 pub use server::TableKey;
 pub use settings::{ClickHouseSettings, Merged};

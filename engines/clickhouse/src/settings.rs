@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use backup_core::Error;
 
 use crate::client::{Client, ClientSettings};
+use crate::objects::ObjectDisk;
 use crate::server::Server;
 use crate::staging::Staging;
 
@@ -39,6 +40,8 @@ pub struct ClickHouseSettings {
     pub data_dir: Option<PathBuf>,
     /// Where its other disks are on this machine, by their names. Those that are not named are where the server says they are.
     pub disks: BTreeMap<String, PathBuf>,
+    /// How the objects of its object disks are reached, by the names of the disks. Of those that are not named nothing is stored, which is told.
+    pub object_disks: BTreeMap<String, ObjectDisk>,
     /// How many tables are frozen at a time, and how many are attached to.
     pub parallel: usize,
     /// Whether parts that are new are compared with their own checksums while they are read. True; it costs a little time.
@@ -60,6 +63,7 @@ impl Default for ClickHouseSettings {
             identity: None,
             data_dir: None,
             disks: BTreeMap::new(),
+            object_disks: BTreeMap::new(),
             parallel: 4,
             verify: true,
             merged: Merged::default(),
@@ -78,6 +82,7 @@ impl fmt::Debug for ClickHouseSettings {
             .field("identity", &self.identity)
             .field("data_dir", &self.data_dir)
             .field("disks", &self.disks)
+            .field("object_disks", &self.object_disks)
             .field("parallel", &self.parallel)
             .field("verify", &self.verify)
             .field("merged", &self.merged)
@@ -120,6 +125,13 @@ impl ClickHouseSettings {
     #[must_use]
     pub fn disk(mut self, name: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
         self.disks.insert(name.into(), dir.into());
+        self
+    }
+
+    /// Sets how the objects of one of its object disks are reached.
+    #[must_use]
+    pub fn object_disk(mut self, name: impl Into<String>, disk: ObjectDisk) -> Self {
+        self.object_disks.insert(name.into(), disk);
         self
     }
 

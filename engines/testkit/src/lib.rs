@@ -64,6 +64,7 @@ mod process;
 pub mod redis;
 mod require;
 mod scratch;
+mod small_disk;
 mod stores;
 pub mod wait;
 mod wheel;
@@ -79,6 +80,7 @@ pub use postgres::{
 pub use redis::{Redis, RedisVersion, redis_versions_under_test};
 pub use require::{or_skip, required};
 pub use scratch::{scratch_dir, scratch_dir_in};
+pub use small_disk::SmallDisk;
 pub use stores::{Azurite, FakeGcs, Minio, Versity, WebDav};
 pub use zookeeper::ZooKeeper;
 

@@ -18,12 +18,14 @@ use super::record::{PartRecord, PartsRecord};
 use super::shadow::Shadow;
 use super::share::Share;
 use super::snapshot::{self, Freezing, Frozen};
-use super::{DESCRIPTOR, extras, facts, native};
+use super::unsent::Unsent;
+use super::{DESCRIPTOR, extras, facts, native, remote};
 use crate::client::Client;
 use crate::export;
 use crate::files::blocking;
 use crate::layout;
-use crate::part::PartName;
+use crate::objects::{Bucket, Objects};
+use crate::part::{ObjectMetadata, PartName};
 use crate::server::{ObjectKind, Server, TableDef, TableKey};
 use crate::settings::{ClickHouseSettings, Merged};
 use crate::staging::Area;
@@ -42,7 +44,8 @@ pub(super) async fn backup(
     share: &Share,
 ) -> Result<(Snapshot, Timestamp)> {
     let started_at = cx.work().env().now();
-    let freezing = Freezing { work: cx.work(), client, server, share };
+    let objects = Objects::open(&settings.object_disks)?;
+    let freezing = Freezing { work: cx.work(), client, server, objects: &objects, share };
     let (mut findings, outcome, left) = match &settings.staging {
         None => {
             let name = format!("{:016x}", u64::from_le_bytes(cx.work().env().random()));
@@ -139,17 +142,20 @@ async fn read(
     settings: &ClickHouseSettings,
     held: Held<'_>,
 ) -> Result<Taken> {
-    let Freezing { client, server, share, .. } = freezing;
+    let Freezing { client, server, objects, share, .. } = freezing;
     let databases = server.databases(client).await?;
     let earlier = match (settings.merged, cx.parent_source()) {
         (Merged::FromParent, Some(parent)) => Earlier::all(parent.as_ref()).await?,
         _ => BTreeMap::new(),
     };
+    let unsent = Unsent::ask(client, server).await?;
     let frozen = match held {
         Held::Shadow(shadow) => snapshot::take(freezing, shadow, settings.parallel, &earlier).await?,
         Held::Area(area) => native::take(freezing, area).await?,
     };
     let Frozen { tables, parts, mutations, kept, unsettled, mut lossy, skew, at, mut findings } = frozen;
+    // Before and afterwards: what was sent in between came too late for the snapshot.
+    lossy.extend(unsent.lossy(Unsent::ask(client, server).await?));
     let before = match cx.parent_source() {
         Some(parent) => {
             let parts = tables.values().filter(|table| table.kind() == ObjectKind::Parts);
@@ -165,7 +171,9 @@ async fn read(
         }
     }
     let before = before.iter().map(|(table, record)| (table, Before::new(record))).collect();
-    let reader = Reader { cx, before, sources, settings, held };
+    let buckets =
+        server.disks.iter().filter_map(|disk| Some((disk.name.clone(), objects.of(&server.disks, disk)?.clone())));
+    let reader = Reader { cx, before, sources, settings, held, buckets: buckets.collect() };
     let mut tally = reader.parts(parts).await?;
     for (key, earlier) in earlier.iter().filter(|(key, _)| kept.contains(*key)) {
         cx.work().checkpoint()?;
@@ -264,6 +272,8 @@ struct Reader<'a> {
     sources: HashMap<&'a TableKey, Sources<'a>>,
     settings: &'a ClickHouseSettings,
     held: Held<'a>,
+    /// Of object disks, by their names.
+    buckets: HashMap<String, Bucket>,
 }
 
 impl Reader<'_> {
@@ -290,12 +300,25 @@ impl Reader<'_> {
     }
 
     async fn part(&self, part: FrozenPart, at_a_time: usize, tally: &Mutex<Tally>) -> Result<()> {
-        let own = part.clone();
-        let content = blocking(move || own.read()).await?;
+        let content = self.content(&part).await?;
         if content.wrong.is_empty() && self.stood_for(&part, &content.record, at_a_time, tally).await? {
             return Ok(());
         }
         self.store(part, content, at_a_time, tally).await
+    }
+
+    /// What is in a part, wherever its bytes are.
+    async fn content(&self, part: &FrozenPart) -> Result<Content> {
+        if let Some(bucket) = self.bucket(part) {
+            return remote::read(part, bucket).await;
+        }
+        let own = part.clone();
+        blocking(move || own.read()).await
+    }
+
+    /// Where the objects of a part are, if it consists of objects. What the server has written by its own `BACKUP` are files.
+    fn bucket(&self, part: &FrozenPart) -> Option<&Bucket> {
+        self.buckets.get(&part.disk).filter(|_| matches!(self.held, Held::Shadow(_)))
     }
 
     async fn store(&self, part: FrozenPart, content: Content, at_a_time: usize, tally: &Mutex<Tally>) -> Result<()> {
@@ -303,7 +326,7 @@ impl Reader<'_> {
         let folder = layout::part(&part.table, &part.name)?;
         let kept_bytes = Mutex::new(0);
         let bad = stream::iter(files.into_iter().map(Ok))
-            .map_ok(|file| self.file(&folder, file, &kept_bytes))
+            .map_ok(|file| self.file(&folder, file, self.bucket(&part), &kept_bytes))
             .try_buffer_unordered(at_a_time)
             .try_filter_map(|bad| std::future::ready(Ok(bad)))
             .try_collect::<Vec<_>>()
@@ -346,8 +369,7 @@ impl Reader<'_> {
         };
         let Some(Found { stand, known, retired }) = sources.of(record, shadow).await? else { return Ok(false) };
         for part in retired {
-            let own = part.clone();
-            let content = blocking(move || own.read()).await?;
+            let content = self.content(&part).await?;
             self.store(part, content, at_a_time, tally).await?;
         }
         let folders: Result<Vec<_>> = known.iter().map(|one| layout::part(&part.table, &one.parsed()?)).collect();
@@ -382,7 +404,13 @@ impl Reader<'_> {
     }
 
     /// Puts one file; says what is wrong with it.
-    async fn file(&self, folder: &EntryPath, file: PartFile, kept_bytes: &Mutex<u64>) -> Result<Option<String>> {
+    async fn file(
+        &self,
+        folder: &EntryPath,
+        file: PartFile,
+        bucket: Option<&Bucket>,
+        kept_bytes: &Mutex<u64>,
+    ) -> Result<Option<String>> {
         let sink = self.cx.sink();
         let mut meta = EntryMeta::file(EntryPath::new(format!("{folder}/{}", file.name))?).with_mode(0o640);
         let identity = file.identity()?;
@@ -396,7 +424,7 @@ impl Reader<'_> {
         let (mut bad, mut content) = (None, file.content.clone());
         if identity.is_none() && file.listed.is_some() {
             bad = Some(format!("{} has another length than its list says", file.name));
-        } else if self.settings.verify && identity.is_some() && content.is_none() {
+        } else if self.settings.verify && identity.is_some() && content.is_none() && file.objects.is_none() {
             let own = file.clone();
             let (sound, read) = blocking(move || own.verified()).await?;
             content = read;
@@ -411,6 +439,10 @@ impl Reader<'_> {
             self.cx.work().advanced(Phase::Read, stored.read_bytes);
             return Ok(bad);
         }
+        if let (Some(objects), Some(bucket)) = (&file.objects, bucket) {
+            let wrong = self.objects(meta, &file, objects, bucket).await?;
+            return Ok(wrong.or(bad));
+        }
         match sink.put_file(LocalFile::new(file.path.clone(), meta)).await? {
             Put::Stored(stored) => self.cx.work().advanced(Phase::Read, stored.read_bytes),
             Put::Vanished => {
@@ -419,5 +451,34 @@ impl Reader<'_> {
             }
         }
         Ok(bad)
+    }
+
+    /// Puts a file whose bytes are in objects, which are fetched once; says what is wrong with it.
+    async fn objects(
+        &self,
+        meta: EntryMeta,
+        file: &PartFile,
+        objects: &ObjectMetadata,
+        bucket: &Bucket,
+    ) -> Result<Option<String>> {
+        let (mut meta, mut bad) = (meta, None);
+        let mut expected = file.listed.filter(|_| self.settings.verify && meta.identity.is_some());
+        loop {
+            let (body, verdict) = remote::body(bucket, objects, expected);
+            match self.cx.sink().put_stream(meta.clone(), body, None).await {
+                Ok(stored) => {
+                    self.cx.work().advanced(Phase::Read, stored.read_bytes);
+                    return Ok(bad);
+                }
+                Err(_) if expected.is_some() && verdict.is_other() => {
+                    bad = Some(format!("{} is not what its list says", file.name));
+                    // As it is, and not under its identity: something else would be found by that one day.
+                    (meta.identity, expected) = (None, None);
+                }
+                Err(error) => {
+                    return verdict.missing().map_or(Err(error), |why| Ok(Some(format!("{}: {why}", file.name))));
+                }
+            }
+        }
     }
 }

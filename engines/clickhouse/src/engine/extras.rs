@@ -1,8 +1,8 @@
 //! What is in no table: functions of users, users and roles, named collections, macros.
 //!
-//! Users, roles, quotas, policies and profiles that were made by statements lie in the folder `access` of the data directory, a file for
-//! each with the statements that attach it (`DiskAccessStorage.cpp`); passwords are there as the server keeps them. Servers that share them keep
-//! the same statements in Keeper. Named collections lie in the folder
+//! Users, roles, quotas, policies and profiles that were made by statements lie in directories that the server tells, mostly the folder `access`
+//! of the data directory: a file for each with the statements that attach it (`DiskAccessStorage.cpp`); passwords are there as the server keeps
+//! them. Servers that share them keep the same statements in Keeper. Named collections lie in the folder
 //! `named_collections` (`NamedCollectionsMetadataStorage.cpp`).
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use super::keeper;
 use crate::client::Client;
 use crate::files::blocking;
 use crate::layout;
-use crate::server::Server;
+use crate::server::{AccessPlace, Server, find};
 use crate::settings::ClickHouseSettings;
 
 /// A file with the definition of a user, a role, … has at most so many bytes.
@@ -62,16 +62,34 @@ pub(super) async fn put(
         }
     }
     let mut seen = BTreeSet::new();
-    if settings.staging.is_some() {
+    let mut paths: BTreeSet<String> = settings.access_in_keeper.iter().cloned().collect();
+    let reached = settings.staging.is_none();
+    for (name, place) in server.access_places(client, reached).await? {
+        let reason = match place {
+            AccessPlace::Files { dir, path, .. } if reached => {
+                // Servers make it when they start. Beside the data it is nothing that somebody else has.
+                let (own, beside) = (dir.clone(), find(&server.disks, path.trim_end_matches('/')).is_some());
+                if beside || blocking(move || Ok(own.is_dir())).await? {
+                    files(sink, &dir, layout::ACCESS, &mut extras, &mut seen).await?;
+                    continue;
+                }
+                format!("they are in {path}, which is not on this machine")
+            }
+            AccessPlace::Files { .. } => UNREACHED.to_owned(),
+            AccessPlace::Keeper(path) => {
+                paths.insert(path);
+                continue;
+            }
+            AccessPlace::Memory => continue,
+            AccessPlace::Elsewhere(reason) => reason.to_owned(),
+        };
+        extras.lossy.push(LossyItem::new(format!("users and roles of the directory {name}"), reason));
+    }
+    if !reached {
         unreached(client, server, &mut extras).await?;
     } else if let Ok(disk) = server.default_disk() {
-        for folder in [layout::ACCESS, layout::COLLECTIONS] {
-            files(sink, &disk.dir.join(folder), folder, &mut extras, &mut seen).await?;
-        }
-    }
-    let mut paths: BTreeSet<String> = settings.access_in_keeper.iter().cloned().collect();
-    if server.has_table("user_directories") {
-        elsewhere(client, settings, &mut extras, &mut paths).await?;
+        let dir = disk.dir.join(layout::COLLECTIONS);
+        files(sink, &dir, layout::COLLECTIONS, &mut extras, &mut BTreeSet::new()).await?;
     }
     for path in paths {
         let missing = match keeper::entities(client, &path).await {
@@ -130,8 +148,9 @@ async fn files(
         }
     };
     for (name, content) in found {
-        if folder == layout::ACCESS {
-            seen.insert(name.clone());
+        // What two directories have is the same: the numbers are random.
+        if !seen.insert(name.clone()) {
+            continue;
         }
         sink.put_bytes(EntryMeta::record(layout::object(folder, &name)?), content).await?;
     }
@@ -159,38 +178,4 @@ fn read_dir(dir: &Path) -> Result<Vec<(String, Bytes)>> {
     }
     found.sort_unstable();
     Ok(found)
-}
-
-/// Users that are kept where no file of this machine shows them. Of those in Keeper: below which paths.
-async fn elsewhere(
-    client: &Client,
-    settings: &ClickHouseSettings,
-    extras: &mut Extras,
-    paths: &mut BTreeSet<String>,
-) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Row {
-        name: String,
-        kind: String,
-        params: String,
-    }
-    let sql = "SELECT name, toString(type) AS kind, params FROM system.user_directories";
-    for row in client.rows::<Row>("its directories of users", sql).await? {
-        let reason = match row.kind.replace([' ', '_'], "").to_lowercase().as_str() {
-            "localdirectory" if settings.staging.is_some() => UNREACHED,
-            "localdirectory" | "memory" => continue,
-            "usersxml" => "they are part of the server's configuration",
-            "replicated" => match keeper::path_in(&row.params) {
-                Some(path) => {
-                    paths.insert(path);
-                    continue;
-                }
-                None => "they are kept in keeper, and the server does not say where there",
-            },
-            "ldap" => "they are kept at an ldap server",
-            _ => "they are kept elsewhere",
-        };
-        extras.lossy.push(LossyItem::new(format!("users and roles of the directory {}", row.name), reason));
-    }
-    Ok(())
 }

@@ -1,9 +1,10 @@
 //! A part in a snapshot: which files it has, and what its own list says of them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backup_core::entry::ContentIdentity;
 use backup_core::{Error, Result};
@@ -13,17 +14,18 @@ use super::record::PartRecord;
 use crate::files::read_list;
 use crate::part::checksums::NAME;
 use crate::part::hash::FileHasher;
+use crate::part::object::ObjectMetadata;
 use crate::part::{Checksums, Hash128, PartName};
 use crate::server::TableKey;
 
 /// The number of rows.
-const COUNT: &str = "count.txt";
+pub(super) const COUNT: &str = "count.txt";
 /// Files up to this length are read once, as a whole: what is hashed is what is stored. Longer ones would make memory grow with the cores.
 const WHOLE: u64 = 256 << 10;
 /// Of files that are in no list, those up to this length are read together with the list. They are shorter, but for lists of many files.
-const UNLISTED: u64 = 64 << 10;
+pub(super) const UNLISTED: u64 = 64 << 10;
 /// Folders in parts are projections, which have none inside.
-const DEEPEST: usize = 2;
+pub(super) const DEEPEST: usize = 2;
 
 /// Where a part is in the snapshot.
 #[derive(Debug, Clone)]
@@ -39,7 +41,10 @@ pub(super) struct FrozenPart {
 pub(super) struct PartFile {
     /// Its path in the part.
     pub(super) name: String,
+    /// Where it is on this machine; of one on an object disk, what leads to its objects.
     pub(super) path: PathBuf,
+    /// In which objects its bytes are, where they are in no file.
+    pub(super) objects: Option<Arc<ObjectMetadata>>,
     pub(super) len: u64,
     /// What the list says of it: bytes and hash. Some files are in no list.
     pub(super) listed: Option<(u64, Hash128)>,
@@ -127,20 +132,45 @@ pub(super) struct Content {
 impl FrozenPart {
     /// Lists it and reads its list. Blocking.
     pub(super) fn read(&self) -> Result<Content> {
-        let mut content = Content {
-            record: PartRecord { name: self.name.to_string(), disk: self.disk.clone(), ..PartRecord::default() },
-            files: Vec::new(),
-            wrong: Vec::new(),
-        };
+        let mut content = Content::of(self);
         if let Some(list) = level(&self.dir, "", 0, &mut content)? {
             content.record.hash = list.hash_of_all_files().to_string();
         }
-        content.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        content.record.bytes = content.files.iter().map(|file| file.len).sum();
-        content.record.files = content.files.len() as u64;
         content.record.rows = rows_of(&self.dir);
-        Ok(content)
+        Ok(content.counted())
     }
+}
+
+impl Content {
+    /// Nothing yet.
+    pub(super) fn of(part: &FrozenPart) -> Self {
+        Self {
+            record: PartRecord { name: part.name.to_string(), disk: part.disk.clone(), ..PartRecord::default() },
+            files: Vec::new(),
+            wrong: Vec::new(),
+        }
+    }
+
+    /// With the sums of its files, which are in order then.
+    pub(super) fn counted(mut self) -> Self {
+        self.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.record.bytes = self.files.iter().map(|file| file.len).sum();
+        self.record.files = self.files.len() as u64;
+        self
+    }
+}
+
+/// What a list says of a file that it has.
+pub(super) fn listed(list: Option<&Checksums>, name: &str) -> Option<(u64, Hash128)> {
+    let listed = list?.get(name).map(|sum| (sum.size, sum.hash));
+    // Inverted indexes of 23.x and 24.x are listed with nought for length and hash.
+    listed.filter(|(size, hash)| *size > 0 || *hash != Hash128::new(0, 0) || !name.contains(".gin_"))
+}
+
+/// What a list names and is not among the `seen`.
+pub(super) fn missing(list: &Checksums, below: &str, seen: &BTreeSet<String>) -> Vec<String> {
+    let missing = list.iter().filter(|(name, _)| !seen.contains(name.as_str()));
+    missing.map(|(name, _)| format!("{below}{} is listed and missing", name.as_str())).collect()
 }
 
 /// Reads a folder of a part: the part itself, or a projection in it.
@@ -150,7 +180,7 @@ fn level(dir: &Path, below: &str, depth: usize, content: &mut Content) -> Result
     }
     let failed = |error| Error::io(dir.display(), error);
     let list = list_of(dir, below, &mut content.wrong)?;
-    let mut seen = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let text = |name: std::ffi::OsString| Error::damaged(format!("{}: a file is called {name:?}", dir.display()));
@@ -158,24 +188,27 @@ fn level(dir: &Path, below: &str, depth: usize, content: &mut Content) -> Result
         let kind = entry.file_type().map_err(failed)?;
         if kind.is_dir() {
             level(&entry.path(), &format!("{below}{name}/"), depth + 1, content)?;
-            seen.insert(name, ());
+            seen.insert(name);
         } else if kind.is_file() {
-            let listed = list.as_ref().and_then(|list| list.get(&name)).map(|sum| (sum.size, sum.hash));
-            // Inverted indexes of 23.x and 24.x are listed with nought for length and hash.
-            let listed =
-                listed.filter(|(size, hash)| *size > 0 || *hash != Hash128::new(0, 0) || !name.contains(".gin_"));
+            let listed = listed(list.as_ref(), &name);
             let len = entry.metadata().map_err(failed)?.len();
             let path = entry.path();
             let bytes = if listed.is_none() && len <= UNLISTED { Some(whole(&path, len)?) } else { None };
-            content.files.push(PartFile { name: format!("{below}{name}"), path, len, listed, content: bytes });
-            seen.insert(name, ());
+            content.files.push(PartFile {
+                name: format!("{below}{name}"),
+                path,
+                objects: None,
+                len,
+                listed,
+                content: bytes,
+            });
+            seen.insert(name);
         } else {
             content.wrong.push(format!("{below}{name} is neither a file nor a folder"));
         }
     }
     if let Some(list) = &list {
-        let missing = list.iter().filter(|(name, _)| !seen.contains_key(name.as_str()));
-        content.wrong.extend(missing.map(|(name, _)| format!("{below}{} is listed and missing", name.as_str())));
+        content.wrong.extend(missing(list, below, &seen));
     }
     Ok(list)
 }
@@ -202,7 +235,7 @@ mod tests {
         let path = dir.join("data.bin");
         std::fs::write(&path, content).unwrap();
         let (len, listed) = (content.len() as u64, Some((content.len() as u64, hash_of(content))));
-        PartFile { name: "data.bin".to_owned(), path, len, listed, content: None }
+        PartFile { name: "data.bin".to_owned(), path, objects: None, len, listed, content: None }
     }
 
     #[test]

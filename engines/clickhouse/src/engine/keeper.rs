@@ -48,29 +48,9 @@ fn is_uuid(name: &str) -> bool {
         )
 }
 
-/// Where the users are, by the parameters of their directory.
-pub(super) fn path_in(params: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Params {
-        zookeeper_path: String,
-    }
-    let Params { zookeeper_path } = serde_json::from_str(params).ok()?;
-    zookeeper_path.starts_with('/').then_some(zookeeper_path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parameters_say_where_users_are() {
-        // As 23.8 shows it.
-        let params = r#"{"zookeeper_path":"\/clickhouse\/access\/"}"#;
-        assert_eq!(path_in(params).as_deref(), Some("/clickhouse/access/"));
-        for bad in ["", "{}", r#"{"path":"/x"}"#, r#"{"zookeeper_path":"x"}"#] {
-            assert_eq!(path_in(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn names_are_uuids() {

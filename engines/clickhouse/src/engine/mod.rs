@@ -13,9 +13,11 @@ mod native;
 mod patches;
 mod quiet;
 mod record;
+mod remote;
 mod shadow;
 mod share;
 mod snapshot;
+mod unsent;
 
 pub use cluster::{ClickHouseCluster, ClusterSettings, MemberSettings};
 pub(crate) use extras::FunctionDef;
@@ -30,6 +32,7 @@ use backup_core::engine::{
 use backup_core::{BackupEngine, Consistency, Error, Finding, Result, Severity, Snapshot};
 
 use crate::client::Client;
+use crate::objects::Objects;
 use crate::restore::{self, RestoreSettings};
 use crate::server::{ObjectKind, Server};
 use crate::settings::{ClickHouseSettings, Merged};
@@ -56,7 +59,8 @@ impl ClickHouse {
     /// An engine for the deployment that `settings` describe. Nothing is connected or opened yet.
     ///
     /// # Errors
-    /// [`InvalidInput`](backup_core::ErrorKind::InvalidInput) when the address is none.
+    /// [`InvalidInput`](backup_core::ErrorKind::InvalidInput) when the address is none, or that of an object disk;
+    /// [`Environment`](backup_core::ErrorKind::Environment) when an object disk has incomplete credentials.
     pub fn new(settings: ClickHouseSettings) -> Result<Self> {
         if settings.url.is_some() {
             settings.client()?;
@@ -65,6 +69,7 @@ impl ClickHouse {
             let text = "parts of the parent can only stand for merged ones where the data directory is read, and not a staging folder";
             return Err(Error::invalid(text));
         }
+        Objects::open(&settings.object_disks)?;
         Ok(Self { settings, restore: RestoreSettings::default() })
     }
 

@@ -5,17 +5,20 @@
 //! what is still to be done, also where running a statement twice would not be the same as once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use backup_core::{Error, Result};
 use bytes::Bytes;
 use serde::Deserialize;
 
 use super::frozen::FrozenPart;
+use super::snapshot::Freezing;
 use crate::client::Client;
 use crate::files::blocking;
 use crate::layout;
-use crate::server::{ObjectKind, Server, TableDef, TableKey, homes};
+use crate::objects::{Bucket, Missing};
+use crate::part::ObjectMetadata;
+use crate::server::{ObjectKind, Place, Server, TableDef, TableKey, homes};
 
 /// A statement in it has at most so many bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -54,12 +57,12 @@ pub(super) async fn ask(client: &Client, server: &Server) -> Result<Known> {
 
 /// The files of those that go on: they ran `before` the tables were frozen, or a part has them although another may not.
 pub(super) async fn pending(
-    client: &Client,
-    server: &Server,
+    cx: Freezing<'_>,
     tables: &BTreeMap<TableKey, TableDef>,
     parts: &[FrozenPart],
     before: &Known,
 ) -> Result<Vec<Pending>> {
+    let Freezing { client, server, objects, .. } = cx;
     let after = ask(client, server).await?;
     let mut applied: BTreeMap<&TableKey, BTreeSet<u64>> = BTreeMap::new();
     for part in parts {
@@ -79,11 +82,19 @@ pub(super) async fn pending(
     for (key, id) in wanted {
         let table = tables.get(key).filter(|table| table.kind() == ObjectKind::Parts && !table.is_replicated());
         let Some(table) = table.filter(|_| layout::is_mutation(id)) else { continue };
-        let files: Vec<PathBuf> = homes(&server.disks, table).map(|(_, home)| home.join(id)).collect();
         // One that is done and forgotten meanwhile is in every part that the table has now, not in those that were frozen: but then it was not
         // forgotten within the time of a snapshot, as servers keep the last hundred.
-        if let Some(content) = blocking(move || read(&files)).await? {
-            pending.push(Pending { table: key.clone(), id: id.clone(), content });
+        for (disk, home) in homes(&server.disks, table) {
+            let file = home.join(id);
+            let content = match objects.of(&server.disks, disk) {
+                Some(bucket) => of_objects(bucket, file).await?,
+                None if disk.place == Place::Objects => None,
+                None => blocking(move || read(&file)).await?,
+            };
+            if let Some(content) = content {
+                pending.push(Pending { table: key.clone(), id: id.clone(), content });
+                break;
+            }
         }
     }
     Ok(pending)
@@ -93,17 +104,22 @@ fn number(id: &str) -> Option<u64> {
     id.strip_prefix("mutation_")?.strip_suffix(".txt")?.parse().ok()
 }
 
-fn read(files: &[PathBuf]) -> Result<Option<Bytes>> {
-    for file in files {
-        let failed = |error| Error::io(file.display(), error);
-        match std::fs::symlink_metadata(file) {
-            Ok(meta) if meta.is_file() && meta.len() <= MAX_FILE => {
-                return Ok(Some(std::fs::read(file).map_err(failed)?.into()));
-            }
-            Ok(_) => return Err(Error::environment(format!("{} is no file of a mutation", file.display()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
+/// A file of a mutation, if it is there. Blocking.
+fn read(file: &Path) -> Result<Option<Bytes>> {
+    let failed = |error| Error::io(file.display(), error);
+    match std::fs::symlink_metadata(file) {
+        Ok(meta) if meta.is_file() && meta.len() <= MAX_FILE => Ok(Some(std::fs::read(file).map_err(failed)?.into())),
+        Ok(_) => Err(Error::environment(format!("{} is no file of a mutation", file.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
     }
-    Ok(None)
+}
+
+/// The same where the file says in which objects its bytes are.
+async fn of_objects(bucket: &Bucket, file: PathBuf) -> Result<Option<Bytes>> {
+    let own = file.clone();
+    let Some(leading) = blocking(move || read(&own)).await? else { return Ok(None) };
+    let wrong = |why: &str| Error::environment(format!("{} is no file of a mutation: {why}", file.display()));
+    let objects = ObjectMetadata::parse(&leading).map_err(|error| wrong(&error.to_string()))?;
+    bucket.whole(&objects, MAX_FILE).await?.map(Some).map_err(|Missing(why)| wrong(&why))
 }

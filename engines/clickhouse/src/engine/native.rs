@@ -24,7 +24,7 @@ const MUTATIONS: &str = "mutations";
 
 /// Has the server write every table that has parts.
 pub(super) async fn take(cx: Freezing<'_>, area: &Area) -> Result<Frozen> {
-    let Freezing { work, client, server, share } = cx;
+    let Freezing { work, client, server, share, .. } = cx;
     let clock = work.env().clock();
     let mut round = 0;
     let (tables, mut findings, name, skew, mut unsettled, mut patched) = loop {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::client::Client;
 use crate::ddl::quote;
 use crate::files::{blocking, lock};
-use crate::server::{Disk, Place, Server, TableDef, TableKey, find, homes};
+use crate::server::{Disk, ObjectKind, Place, Server, TableDef, TableKey, find, homes};
 
 /// The beginning of the names of our snapshots. Servers escape all but letters, digits and `_` in names of folders.
 const PREFIX: &str = "backup_library_";
@@ -48,11 +48,12 @@ impl Shadow {
             released: false,
             frozen: Mutex::default(),
         };
-        let mut findings = Vec::new();
-        for name in shadow.left().await? {
+        let (mut findings, left) = (Vec::new(), shadow.left().await?);
+        let tables = if left.is_empty() { Vec::new() } else { on_objects(client, server).await? };
+        for name in left {
             tracing::info!(name, "removing a snapshot that was left behind");
             let text = format!("the snapshot {name} of a backup that was interrupted");
-            findings.push(match remove(client, server, &name, &[]).await {
+            findings.push(match remove(client, server, &name, &tables).await {
                 Ok(()) => Finding::new(Severity::Note, "shadow-removed", text),
                 Err(error) => {
                     let text = format!("{text} holds space and cannot be removed: {error}");
@@ -96,9 +97,14 @@ impl Shadow {
     /// Adds a part that the server leaves out, as it is now: by hard links, as the server does it. False when it is gone meanwhile.
     ///
     /// # Errors
-    /// [`Environment`](backup_core::ErrorKind::Environment) when the folder of the snapshot cannot be written.
+    /// [`Environment`](backup_core::ErrorKind::Environment) when the folder of the snapshot cannot be written, and for parts on object disks:
+    /// the server counts who refers to an object, and would delete with our links what its own part still has.
     pub(super) async fn add(&self, part: &str, round: u32) -> Result<bool> {
         let Some((disk, below)) = find(&self.disks, part.trim_end_matches('/')) else { return Ok(false) };
+        if disk.place == Place::Objects {
+            let text = format!("it is on the object disk {}, where only the server itself can hold it", disk.name);
+            return Err(Error::environment(text));
+        }
         let from = disk.dir.join(below);
         let to = disk.dir.join(FOLDER).join(self.round(round)).join(below);
         blocking(move || link(&from, &to)).await
@@ -110,7 +116,9 @@ impl Shadow {
     /// # Errors
     /// [`Environment`](backup_core::ErrorKind::Environment) when the folder of the snapshot cannot be written.
     pub(super) async fn keep(&self, disk: &Disk, part: &Path) -> Result<Option<PathBuf>> {
-        let Ok(below) = part.strip_prefix(&disk.dir) else { return Ok(None) };
+        let Some(below) = part.strip_prefix(&disk.dir).ok().filter(|_| disk.place == Place::Local) else {
+            return Ok(None);
+        };
         let to = disk.dir.join(FOLDER).join(format!("{}_retired", self.name)).join(below);
         let (from, dir) = (part.to_owned(), to.clone());
         Ok(blocking(move || link(&from, &to)).await?.then_some(dir))
@@ -192,9 +200,11 @@ impl Drop for Shadow {
         if self.released {
             return;
         }
-        let (disks, name) = (std::mem::take(&mut self.disks), std::mem::take(&mut self.name));
+        let (mut disks, name) = (std::mem::take(&mut self.disks), std::mem::take(&mut self.name));
         // Whoever is dropped may be on a thread that must not wait for a disk.
         std::thread::spawn(move || {
+            // Those on object disks are left for the next backup, which has the server remove them.
+            disks.retain(|disk| disk.place == Place::Local);
             for name in leftovers(&disks).iter().filter(|other| other.starts_with(&name)) {
                 if let Err(error) = remove_files(&disks, name) {
                     tracing::warn!(name, %error, "a snapshot is left for the next backup to remove");
@@ -249,20 +259,45 @@ fn leftovers(disks: &[Disk]) -> Vec<String> {
     names
 }
 
-/// Removes a snapshot: by ourselves where we may and where it is nothing but files, else by the server.
+/// The tables that have a directory on an object disk.
+async fn on_objects(client: &Client, server: &Server) -> Result<Vec<TableKey>> {
+    if server.disks.iter().all(|disk| disk.place == Place::Local) {
+        return Ok(Vec::new());
+    }
+    let tables = server.tables(client).await?.into_values().filter(|table| {
+        table.kind() == ObjectKind::Parts && homes(&server.disks, table).any(|(disk, _)| disk.place == Place::Objects)
+    });
+    Ok(tables.map(|table| table.key).collect())
+}
+
+/// Removes a snapshot: by ourselves where we may and where it is nothing but files, else by the server, which counts who refers to its objects.
 async fn remove(client: &Client, server: &Server, name: &str, tables: &[TableKey]) -> Result<()> {
-    let objects = server.disks.iter().any(|disk| disk.place == Place::Objects);
-    let by_files = async || {
-        let (disks, name) = (server.disks.clone(), name.to_owned());
+    let by_files = async |disks: Vec<Disk>| {
+        let name = name.to_owned();
         blocking(move || remove_files(&disks, &name)).await
     };
-    // Objects are counted by the server, which must be asked.
-    if !objects && by_files().await.is_ok() {
-        return Ok(());
+    let (local, objects): (Vec<_>, Vec<_>) = server.disks.iter().cloned().partition(|disk| disk.place == Place::Local);
+    let dirs: Vec<_> = objects.iter().map(|disk| disk.dir.join(FOLDER).join(name)).collect();
+    let own = dirs.clone();
+    let holds = blocking(move || Ok(own.iter().any(|dir| has_files(dir)))).await?;
+    let removed = by_files(local).await;
+    if !holds && removed.is_ok() {
+        return by_files(objects).await;
     }
     by_server(client, name, tables).await?;
+    if holds && blocking(move || Ok(dirs.iter().any(|dir| has_files(dir)))).await? {
+        let text = "it has objects of tables that are gone, which the server frees only by SYSTEM UNFREEZE (enable_system_unfreeze)";
+        return Err(Error::environment(text));
+    }
     // What is left are empty folders.
-    by_files().await
+    by_files(server.disks.clone()).await
+}
+
+/// Whether there is anything but folders. Blocking.
+fn has_files(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut kinds = entries.map(|entry| (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir())));
+    kinds.any(|(path, is_dir)| !is_dir || has_files(&path))
 }
 
 /// Has the server remove a snapshot: as a whole where its configuration allows that, else table by table.

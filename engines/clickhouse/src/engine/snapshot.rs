@@ -1,11 +1,12 @@
 //! One snapshot of all tables: each is whole, and it is measured how far they are apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backup_core::engine::Work;
 use backup_core::{Finding, LossyItem, Result, Severity};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
 use super::frozen::FrozenPart;
@@ -18,6 +19,7 @@ use super::share::Share;
 use crate::client::Client;
 use crate::export;
 use crate::files::blocking;
+use crate::objects::Objects;
 use crate::part::PartName;
 use crate::server::{ObjectKind, Place, Server, TableDef, TableKey};
 
@@ -53,6 +55,7 @@ pub(super) struct Freezing<'a> {
     pub(super) work: &'a Work,
     pub(super) client: &'a Client,
     pub(super) server: &'a Server,
+    pub(super) objects: &'a Objects,
     pub(super) share: &'a Share,
 }
 
@@ -75,7 +78,7 @@ pub(super) async fn take(
     parallel: usize,
     earlier: &BTreeMap<TableKey, Earlier>,
 ) -> Result<Frozen> {
-    let Freezing { work, client, server, share } = cx;
+    let Freezing { work, client, server, objects, share } = cx;
     let clock = work.env().clock();
     let mut tables = server.tables(client).await?;
     tables.retain(|table, _| !table.database.starts_with(export::PREFIX));
@@ -100,7 +103,9 @@ pub(super) async fn take(
         if waiting.is_empty() && round > 0 {
             break;
         }
+        let failed = AtomicBool::new(false);
         let mut freezing = stream::iter(waiting)
+            .take_while(|_| std::future::ready(!failed.load(Ordering::Relaxed)))
             .map(|table| async move {
                 work.checkpoint()?;
                 let begun = clock.monotonic();
@@ -108,18 +113,27 @@ pub(super) async fn take(
                 Ok::<_, backup_core::Error>((table.key, there.then(|| (begun, clock.monotonic()))))
             })
             .buffer_unordered(parallel.max(1));
-        while let Some((key, at)) = freezing.try_next().await? {
-            match at {
-                Some(at) => {
+        let mut first = None;
+        while let Some(outcome) = freezing.next().await {
+            match outcome {
+                Ok((key, Some(at))) => {
                     done.insert(key, Caught { round: Some(round), begun: at.0, ended: at.1 });
                 }
-                None => {
+                Ok((key, None)) => {
                     findings.push(dropped(&key));
                     tables.remove(&key);
+                }
+                // The others that the server is at are waited for: what it makes behind the removal of the snapshot would stay.
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    first.get_or_insert(error);
                 }
             }
         }
         drop(freezing);
+        if let Some(error) = first {
+            return Err(error);
+        }
         if round == 0 {
             at = work.env().now();
         }
@@ -155,11 +169,11 @@ pub(super) async fn take(
     for (key, caught) in &done {
         let (Some(table), Some(round)) = (tables.get(key), caught.round) else { continue };
         for (disk, dir) in shadow.folders(table, round) {
-            if disk.place == Place::Objects {
+            if disk.place == Place::Objects && objects.of(&server.disks, disk).is_none() {
                 let there = dir.clone();
                 if blocking(move || Ok(there.is_dir())).await? {
                     let why =
-                        format!("they are in the object store of the disk {}, from which nothing is copied", disk.name);
+                        format!("they are objects of the disk {}, and nothing says how these are reached", disk.name);
                     lossy.push(LossyItem::new(format!("parts of {key}"), why));
                 }
                 continue;
@@ -170,7 +184,7 @@ pub(super) async fn take(
             findings.extend(strange);
         }
     }
-    let mutations = mutations::pending(client, server, &tables, &parts, &running).await?;
+    let mutations = mutations::pending(cx, &tables, &parts, &running).await?;
     unsettled.extend(mutations.iter().map(|pending| pending.table.clone()));
     let kept = done.into_iter().filter(|(_, caught)| caught.round.is_none()).map(|(key, _)| key);
     let kept = kept.filter(|key| tables.contains_key(key)).collect();

@@ -11,34 +11,63 @@ use backup_core::{Error, Finding, Result, Severity};
 use bytes::Bytes;
 use futures::StreamExt;
 
+use crate::client::Client;
 use crate::ddl::unescape_for_file_name;
 use crate::files::{Owner, blocking};
 use crate::layout;
-use crate::server::Server;
+use crate::server::{AccessPlace, Disk, Server, find};
 
 const MAX_FILE: u64 = 16 << 20;
 /// Tells the server to list the files anew.
 const REBUILD: &str = "need_rebuild_lists.mark";
 
 /// Writes the files that the target does not have.
-pub(super) async fn restore(source: &dyn BackupSource, server: &Server) -> Result<Vec<Finding>> {
+pub(super) async fn restore(source: &dyn BackupSource, client: &Client, server: &Server) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let disk = server.default_disk()?;
-    for (folder, lists, what) in
-        [(layout::ACCESS, true, "users, roles and the like"), (layout::COLLECTIONS, false, "named collections")]
-    {
-        let files = read(source, folder).await?;
-        if files.is_empty() {
-            continue;
-        }
-        let (root, dir) = (disk.dir.clone(), disk.dir.join(folder));
-        let written = blocking(move || write(&root, &dir, &files, lists)).await?;
-        if written > 0 {
-            let text = format!("{written} of {what} are written; the server reads them when it starts");
-            findings.push(Finding::new(Severity::Warning, "restart-needed", text).about(folder));
+    let users = read(source, layout::ACCESS).await?;
+    if !users.is_empty() {
+        match directory(client, server).await? {
+            Ok(dir) => {
+                let written = put(disk, dir, users, true).await?;
+                findings.extend(restart(written, "users, roles and the like", layout::ACCESS));
+            }
+            Err(why) => {
+                let text = format!("{} are not brought back: {why}", users.len());
+                findings.push(Finding::new(Severity::Warning, "access-left-out", text).about(layout::ACCESS));
+            }
         }
     }
+    let collections = read(source, layout::COLLECTIONS).await?;
+    if !collections.is_empty() {
+        let written = put(disk, disk.dir.join(layout::COLLECTIONS), collections, false).await?;
+        findings.extend(restart(written, "named collections", layout::COLLECTIONS));
+    }
     Ok(findings)
+}
+
+/// Where the server has files of users that it may write: the first such place that it tells. Or why there is none.
+async fn directory(client: &Client, server: &Server) -> Result<Result<PathBuf, String>> {
+    let mut elsewhere = None;
+    for (_, place) in server.access_places(client, true).await? {
+        let AccessPlace::Files { path, dir, read_only: false } = place else { continue };
+        let (own, beside) = (dir.clone(), find(&server.disks, path.trim_end_matches('/')).is_some());
+        if beside || blocking(move || Ok(own.is_dir())).await? {
+            return Ok(Ok(dir));
+        }
+        elsewhere = elsewhere.or(Some(format!("the server keeps users in {path}, which is not on this machine")));
+    }
+    Ok(Err(elsewhere.unwrap_or_else(|| "the server may write no directory of users".to_owned())))
+}
+
+async fn put(disk: &Disk, dir: PathBuf, files: Vec<(String, Bytes)>, lists: bool) -> Result<usize> {
+    let root = disk.dir.clone();
+    blocking(move || write(&root, &dir, &files, lists)).await
+}
+
+fn restart(written: usize, what: &str, folder: &str) -> Option<Finding> {
+    let text = format!("{written} of {what} are written; the server reads them when it starts");
+    (written > 0).then(|| Finding::new(Severity::Warning, "restart-needed", text).about(folder))
 }
 
 /// What of it a restore leaves out that does not reach the server's files.

@@ -11,22 +11,28 @@ use super::plan::Plan;
 use super::receiver;
 use super::settings::RestoreSettings;
 use super::stage::{Staged, StagedPart};
+use super::{unreachable, upload};
 use crate::client::Client;
 use crate::ddl::quote;
 use crate::files::{Owner, blocking, remove};
+use crate::objects::Objects;
 use crate::part::checksums::NAME;
-use crate::server::{Disk, Server, TableDef, TableKey, homes};
+use crate::server::{Disk, Place, Server, TableDef, TableKey, homes};
+
+/// A directory of a table, and the disk that it is on.
+type Home<'a> = (&'a Disk, PathBuf);
 
 /// Attaching, and what is needed for it.
 pub(super) struct Attach<'a> {
     pub(super) client: &'a Client,
     pub(super) server: &'a Server,
     pub(super) settings: &'a RestoreSettings,
+    pub(super) objects: &'a Objects,
     /// The tables of the target, as they are now.
     pub(super) now: &'a BTreeMap<TableKey, TableDef>,
 }
 
-impl<'a> Attach<'a> {
+impl Attach<'_> {
     /// Attaches what is staged, `parallel` tables at a time.
     pub(super) async fn all(&self, plan: &Plan, staged: Vec<Staged>, parallel: usize, work: &Work) -> Result<()> {
         // Futures that nobody polls cost nothing.
@@ -49,53 +55,67 @@ impl<'a> Attach<'a> {
         if !staged.loaded {
             for part in &staged.parts {
                 work.checkpoint()?;
-                put(home(&homes, &part.disk)?.join("detached"), part).await?;
+                self.put(self.home(target, &homes, &part.disk)?, Some("detached"), part, work).await?;
                 self.attach(&target.key, &part.name).await?;
             }
             return Ok(());
         }
         let name = target.key.quoted();
         self.client.execute(&format!("unloading {}", target.key), &format!("DETACH TABLE {name}")).await?;
-        let outcome = load(&homes, staged).await;
+        let outcome = self.load(target, &homes, staged, work).await;
         // Also when it went wrong: what is not loaded cannot be dropped.
         let loaded = self.client.execute(&format!("loading {}", target.key), &format!("ATTACH TABLE {name}")).await;
         outcome?;
         Ok(loaded?)
     }
 
+    /// The directory of a table for what was on `disk`: on the same one, else on a local one, else where objects can be put.
+    fn home<'h>(&self, table: &TableDef, homes: &'h [Home<'h>], disk: &str) -> Result<&'h Home<'h>> {
+        let bucket = |home: &&Home<'_>| self.objects.of(&self.server.disks, home.0).is_some();
+        let local = |home: &&Home<'_>| home.0.place == Place::Local;
+        let same = homes.iter().filter(|home| local(home) || bucket(home)).find(|(other, _)| other.name == disk);
+        let found = same.or_else(|| homes.iter().find(local)).or_else(|| homes.iter().find(bucket));
+        found.ok_or_else(|| {
+            Error::environment(unreachable(&table.key, homes.iter().map(|(disk, _)| disk.name.as_str())))
+        })
+    }
+
+    async fn put(&self, home: &Home<'_>, below: Option<&str>, part: &StagedPart, work: &Work) -> Result<()> {
+        let (disk, home) = home;
+        let to = below.map_or_else(|| home.clone(), |below| home.join(below)).join(&part.name);
+        if let Some(bucket) = self.objects.of(&self.server.disks, disk) {
+            return upload::part(bucket, work.env(), &part.path, &to).await;
+        }
+        let from = part.path.clone();
+        blocking(move || put_in_place(&from, &to)).await
+    }
+
+    /// Puts parts and mutations where the server finds them when it loads the table.
+    async fn load(&self, table: &TableDef, homes: &[Home<'_>], staged: &Staged, work: &Work) -> Result<()> {
+        for part in &staged.parts {
+            self.put(self.home(table, homes, &part.disk)?, None, part, work).await?;
+        }
+        let (disk, home) = self.home(table, homes, Disk::DEFAULT)?;
+        for (name, content) in staged.mutations.clone() {
+            let file = home.join(name);
+            if let Some(bucket) = self.objects.of(&self.server.disks, disk) {
+                upload::one(bucket, work.env(), &content, &file).await?;
+                continue;
+            }
+            let home = home.clone();
+            blocking(move || {
+                std::fs::write(&file, &content).map_err(|error| Error::io(file.display(), error))?;
+                Owner::of(&home)?.own(&file)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     async fn attach(&self, table: &TableKey, part: &str) -> Result<()> {
         let sql = format!("ALTER TABLE {} ATTACH PART {}", table.quoted(), quote::string(part));
         Ok(self.client.execute(&format!("attaching {part} to {table}"), &sql).await?)
     }
-}
-
-/// The directory of a table on a disk, or its first one where it has none there.
-fn home<'h>(homes: &'h [(&Disk, PathBuf)], disk: &str) -> Result<&'h Path> {
-    let same = homes.iter().find(|(other, _)| other.name == disk).or(homes.first());
-    same.map(|(_, home)| home.as_path()).ok_or_else(|| Error::internal("a table has no directory"))
-}
-
-async fn put(home: PathBuf, part: &StagedPart) -> Result<()> {
-    let (from, to) = (part.path.clone(), home.join(&part.name));
-    blocking(move || put_in_place(&from, &to)).await
-}
-
-/// Puts parts and mutations where the server finds them when it loads the table.
-async fn load(homes: &[(&Disk, PathBuf)], staged: &Staged) -> Result<()> {
-    for part in &staged.parts {
-        put(home(homes, &part.disk)?.to_owned(), part).await?;
-    }
-    let home = home(homes, Disk::DEFAULT)?.to_owned();
-    for (name, content) in staged.mutations.clone() {
-        let home = home.clone();
-        blocking(move || {
-            let file = home.join(name);
-            std::fs::write(&file, &content).map_err(|error| Error::io(file.display(), error))?;
-            Owner::of(&home)?.own(&file)
-        })
-        .await?;
-    }
-    Ok(())
 }
 
 /// Moves a part to where the server attaches it from, as a folder of the server's.

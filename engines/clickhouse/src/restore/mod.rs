@@ -15,6 +15,7 @@ mod plan;
 mod rows;
 mod settings;
 mod stage;
+mod upload;
 
 pub use settings::{OnExisting, RestoreSettings};
 
@@ -25,7 +26,9 @@ use backup_core::observe::{Phase, Unit};
 use backup_core::{Finding, Result, Severity};
 
 use crate::client::Client;
-use crate::server::{ObjectKind, Server, TableDef, TableKey};
+use crate::ddl::Statement;
+use crate::objects::Objects;
+use crate::server::{Disk, ObjectKind, Place, Server, TableDef, TableKey};
 use crate::settings::ClickHouseSettings;
 use crate::staging::Area;
 pub(crate) use fetch::wrong;
@@ -41,7 +44,52 @@ pub(crate) async fn assess(
 ) -> Result<Vec<Finding>> {
     let plan = Plan::make(cx.source().as_ref(), cx.selector(), settings).await?;
     let existing = server.tables(client).await?;
-    Ok(obstacles(cx, server, engine, settings, &plan, &existing))
+    let objects = Objects::open(&engine.object_disks)?;
+    let mut findings = obstacles(cx, server, engine, settings, &plan, &existing);
+    findings.extend(out_of_reach(client, server, engine, settings, &plan, &objects).await?);
+    Ok(findings)
+}
+
+/// Tables that would be on object disks only of which nothing says how they are reached.
+async fn out_of_reach(
+    client: &Client,
+    server: &Server,
+    engine: &ClickHouseSettings,
+    settings: &RestoreSettings,
+    plan: &Plan,
+    objects: &Objects,
+) -> Result<Vec<Finding>> {
+    let reached = |disk: &Disk| disk.place == Place::Local || objects.of(&server.disks, disk).is_some();
+    if engine.staging.is_some() || server.disks.iter().all(reached) {
+        return Ok(Vec::new());
+    }
+    let policies = server.policies(client).await?;
+    let mut findings = Vec::new();
+    for table in &plan.tables {
+        if plan.contents.get(&table.key).is_none_or(|content| content.parts.is_empty()) {
+            continue;
+        }
+        // What cannot be read is refused when it is made.
+        let Ok(statement) = Statement::parse(table.create.clone()) else { continue };
+        let policy = statement.setting("storage_policy").unwrap_or_else(|| Disk::DEFAULT.to_owned());
+        let Some(names) = policies.get(&policy) else { continue };
+        let mut disks = server.disks.iter().filter(|disk| names.contains(&disk.name));
+        if !disks.any(reached) {
+            let target = settings.target(&table.key);
+            let text = unreachable(&target, names.iter().map(String::as_str));
+            findings
+                .push(Finding::new(Severity::Blocker, "object-disk", text).about(target.to_string()).in_surroundings());
+        }
+    }
+    Ok(findings)
+}
+
+/// What is to be said of a table whose disks are these.
+fn unreachable<'a>(table: &TableKey, disks: impl Iterator<Item = &'a str>) -> String {
+    let disks = disks.collect::<Vec<_>>().join(", ");
+    format!(
+        "{table} is on disks in object stores ({disks}), and nothing says how their objects are reached: that is for object_disk to say, or the          server brings parts in by itself from a staging folder"
+    )
 }
 
 fn obstacles(
@@ -108,7 +156,9 @@ pub(crate) async fn restore(
     let plan = Plan::make(source, cx.selector(), settings).await?;
     let existing = server.tables(client).await?;
     // Told by the assessment; here only what refuses counts.
-    let findings = obstacles(cx, server, engine, settings, &plan, &existing);
+    let objects = Objects::open(&engine.object_disks)?;
+    let mut findings = obstacles(cx, server, engine, settings, &plan, &existing);
+    findings.extend(out_of_reach(client, server, engine, settings, &plan, &objects).await?);
     if let Some(blocker) = findings.iter().find(|finding| finding.severity == Severity::Blocker) {
         return Err(blocker.refusal("the restore"));
     }
@@ -145,7 +195,7 @@ pub(crate) async fn restore(
     let now = server.tables(client).await?;
     match &area {
         None => {
-            let attach = attach::Attach { client, server, settings, now: &now };
+            let attach = attach::Attach { client, server, settings, objects: &objects, now: &now };
             attach.all(&plan, fetched.tables, engine.parallel, cx.work()).await?;
         }
         Some(area) => {
@@ -156,7 +206,7 @@ pub(crate) async fn restore(
     stage.remove().await?;
     let access = plan.whole && !settings.keep_access;
     match area {
-        None if access => restored.findings.extend(access::restore(source, server).await?),
+        None if access => restored.findings.extend(access::restore(source, client, server).await?),
         None => {}
         Some(area) => {
             restored.findings.extend(area.release().await);

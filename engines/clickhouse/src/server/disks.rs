@@ -1,5 +1,6 @@
 //! The server's disks, and where they are on this machine.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -109,6 +110,26 @@ async fn old(client: &Client, settings: &ClickHouseSettings) -> Result<Option<Di
 }
 
 impl Server {
+    /// Its storage policies: the names of the disks of each. None where there are none yet (before 19.15).
+    ///
+    /// # Errors
+    /// Those of the server and of the connection.
+    pub(crate) async fn policies(&self, client: &Client) -> Result<BTreeMap<String, Vec<String>>> {
+        #[derive(Deserialize)]
+        struct Row {
+            policy: String,
+            disks: Vec<String>,
+        }
+        let mut policies: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        if self.has_table("storage_policies") {
+            let sql = "SELECT policy_name AS policy, disks FROM system.storage_policies";
+            for row in client.rows::<Row>("its storage policies", sql).await? {
+                policies.entry(row.policy).or_default().extend(row.disks);
+            }
+        }
+        Ok(policies)
+    }
+
     /// The disk that is always there.
     ///
     /// # Errors

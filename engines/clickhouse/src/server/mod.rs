@@ -1,9 +1,11 @@
 //! What a server says of itself: its version, its disks, its databases and tables.
 
+mod access;
 mod disks;
 mod schema;
 mod version;
 
+pub(crate) use access::AccessPlace;
 pub use disks::{Disk, Place};
 pub(crate) use disks::{find, homes};
 pub use schema::{DatabaseDef, ObjectKind, TableDef, TableKey};

@@ -2,8 +2,8 @@
 
 use backup_clickhouse::engine::facts;
 use backup_clickhouse::{ClickHouseCluster, ClusterSettings, MemberSettings, RestoreSettings};
-use backup_core::ErrorKind;
 use backup_core::entry::Selector;
+use backup_core::{BackupEngine, ErrorKind};
 use backup_testkit::{
     ClickHouse as Server, ClickHouseVersion, ZooKeeper, clickhouse_versions_under_test, require_or_skip,
 };
@@ -145,4 +145,50 @@ async fn replicas_are_read_once_and_come_back_as_replicas_or_as_one() {
     vault.restore_by(&into, &backup, Selector::all()).await.unwrap();
     assert_eq!(all.query(count).await.unwrap(), wanted);
     assert_eq!(all.query("SELECT count() FROM shop.own").await.unwrap(), "9");
+}
+
+/// Free ports: the server itself knows by its own that it is meant.
+fn ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_servers_say_of_their_cluster_has_to_fit() {
+    for version in clickhouse_versions_under_test() {
+        let ports = ports(2);
+        let shards: String = ports
+            .iter()
+            .map(|port| format!("<shard><replica><host>127.0.0.1</host><port>{port}</port></replica></shard>"))
+            .collect();
+        let config = format!("<remote_servers><shop>{shards}</shop></remote_servers>");
+        let start = async |port: u16| {
+            let builder = Server::builder(version).config("tcp_port", &port.to_string()).raw_config(config.clone());
+            builder.start().await
+        };
+        let (one, two) = (require_or_skip!(start(ports[0]).await), require_or_skip!(start(ports[1]).await));
+        for server in [&one, &two] {
+            run(server, &["CREATE TABLE default.t (id UInt64) ENGINE = MergeTree ORDER BY id"]).await;
+        }
+        let called = |name: &str, servers: &[(u32, u32, &Server)]| {
+            ClickHouseCluster::new(cluster(servers).settings().clone().cluster(name)).unwrap()
+        };
+        let vault = Vault::memory();
+        vault.backup_by(&called("shop", &[(1, 1, &one), (2, 1, &two)])).await.unwrap();
+        for (name, servers, wanted) in [
+            ("shop", vec![(2, 1, &one), (1, 1, &two)], "is given as 1/1, and says that it is 2/1 of shop"),
+            ("shop", vec![(1, 1, &one)], "shop consists of 1/1, 2/1, and given are 1/1"),
+            ("shop", vec![(1, 1, &one), (1, 2, &two)], "shop consists of 1/1, 2/1, and given are 1/1, 1/2"),
+            ("shopp", vec![(1, 1, &one), (2, 1, &two)], "no server knows a cluster called shopp; what they know: "),
+        ] {
+            let engine = called(name, &servers);
+            let error = vault.backup_by(&engine).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+            assert!(error.to_string().contains(wanted), "{version}: {error}");
+            assert_eq!(engine.inspect().await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        assert!(shadows(&one).is_empty() && shadows(&two).is_empty());
+        // Where it is not asked for, nothing is compared.
+        vault.backup_by(&cluster(&[(2, 1, &one), (1, 1, &two)])).await.unwrap();
+    }
 }

@@ -149,3 +149,32 @@ async fn functions_and_named_collections_come_back() {
     target.restart().await.unwrap();
     assert_eq!(target.query("SELECT name FROM system.named_collections").await.unwrap(), "place");
 }
+
+/// A cluster of one server that is never there.
+const AWAY: &str = "<remote_servers><away><shard><replica><host>127.0.0.1</host><port>1</port></replica></shard></away></remote_servers>";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_not_sent_yet_are_told() {
+    for version in clickhouse_versions_under_test() {
+        let source = require_or_skip!(Server::builder(version).raw_config(AWAY).start().await);
+        run(
+            &source,
+            &[
+                "CREATE TABLE default.t (id UInt64) ENGINE = MergeTree ORDER BY id",
+                "CREATE TABLE default.sends AS default.t ENGINE = Distributed(away, default, t, id)",
+                "CREATE TABLE default.idle AS default.t ENGINE = Distributed(away, default, t, id)",
+            ],
+        )
+        .await;
+        let vault = Vault::memory();
+        let waits = |backup: &backup_core::catalog::BackupRecord| {
+            let lossy = backup.snapshot.lossy.iter().filter(|lossy| lossy.item.contains("not sent"));
+            lossy.map(|lossy| format!("{}: {}", lossy.item, lossy.reason)).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(&vault.backup(&source).await), Vec::<String>::new(), "{version}");
+        run(&source, &["INSERT INTO default.sends SELECT number FROM numbers(10)"]).await;
+        let told = waits(&vault.backup(&source).await);
+        assert_eq!(told.len(), 1, "{version}: {told:?}");
+        assert!(told[0].contains("default.sends") && told[0].contains("1 blocks of"), "{version}: {told:?}");
+    }
+}

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use backup_clickhouse::{ClickHouse as Engine, ClickHouseSettings, Merged, OnExisting, RestoreSettings, Staging};
+use backup_clickhouse::{
+    ClickHouse as Engine, ClickHouseSettings, Merged, ObjectDisk, OnExisting, RestoreSettings, Staging,
+};
 use backup_core::{BackupEngine, Error, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
@@ -42,9 +44,14 @@ pub(crate) struct FileArgs {
     /// Another disk of the server on this machine, when this machine sees it elsewhere than the server says; may be given several times
     #[arg(long, value_name = "NAME=DIR", value_parser = disk)]
     disk: Vec<(String, PathBuf)>,
+    /// How the objects of an object disk of the server are reached: a file of JSON with "url" (s3://bucket/prefix/, where the prefix is that of the
+    /// endpoint in the server's configuration) and "options" of the store's client, such as endpoint, access_key_id and secret_access_key; what
+    /// it leaves out comes from the environment (AWS_…). Of object disks that are not named nothing is stored. May be given several times
+    #[arg(long, value_name = "NAME=FILE", value_parser = object_disk)]
+    object_disk: Vec<(String, ObjectDisk)>,
     /// The server writes by its own BACKUP into this folder, which this machine sees, too, and reads from it by RESTORE; its data directory is
     /// then not needed here. PLACE says what the server calls it where that is another path: /its/path, or disk:NAME or disk:NAME/its/path
-    #[arg(long, value_name = "[PLACE=]DIR", value_parser = staging, conflicts_with_all = ["data_dir", "disk"])]
+    #[arg(long, value_name = "[PLACE=]DIR", value_parser = staging, conflicts_with_all = ["data_dir", "disk", "object_disk"])]
     staging: Option<Staging>,
     /// So many tables are worked on at a time
     #[arg(long, value_name = "NUMBER", default_value = "4")]
@@ -130,6 +137,23 @@ fn disk(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// A pair `NAME=FILE`, read.
+fn object_disk(text: &str) -> Result<(String, ObjectDisk), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() => Ok((name.to_owned(), read_object_disk(file)?)),
+        _ => Err("must be NAME=FILE".to_owned()),
+    }
+}
+
+/// The file of an object disk. What is in it is not shown, since it may be secret.
+pub(super) fn read_object_disk(file: &str) -> Result<ObjectDisk, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        format!("{file} is not of the form {{\"url\": …, \"options\": {{…}}}}: line {line}, column {column}")
+    })
+}
+
 /// A folder, and what the server calls it.
 fn staging(text: &str) -> Result<Staging, String> {
     let (place, dir) = text.split_once('=').unwrap_or((text, text));
@@ -161,6 +185,7 @@ impl FileArgs {
         settings.tls_roots = self.tls_ca;
         settings.data_dir = self.data_dir;
         settings.disks = self.disk.into_iter().collect::<BTreeMap<_, _>>();
+        settings.object_disks = self.object_disk.into_iter().collect();
         settings.staging = self.staging;
         settings.parallel(self.parallel.get())
     }
@@ -323,11 +348,32 @@ mod tests {
     }
 
     #[test]
+    fn an_object_disk_is_read_from_a_file_and_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("s3.json");
+        let given = format!("s3={}", file.display());
+        std::fs::write(&file, r#"{"url": "s3://bucket/x/", "options": {"endpoint": "http://127.0.0.1:9000"}}"#)
+            .unwrap();
+        let (settings, _) = parsed(&["--object-disk", &given]).unwrap().settings().unwrap();
+        let wanted = ObjectDisk::new("s3://bucket/x/").option("endpoint", "http://127.0.0.1:9000");
+        assert_eq!(settings.object_disks["s3"], wanted);
+        for bad in [r#"{"url": "s3://bucket/x/", "secret": "hunter2"}"#, r#"{"url": "s3://b/", "options": "hunter2"}"#]
+        {
+            std::fs::write(&file, bad).unwrap();
+            let error = parsed(&["--object-disk", &given]).unwrap_err().to_string();
+            assert!(error.contains("s3.json") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_no_pair_is_refused() {
         for (option, bad) in [
             ("--disk", "cold"),
             ("--disk", "=/srv"),
             ("--disk", "cold=srv"),
+            ("--object-disk", "s3"),
+            ("--object-disk", "=/srv/s3.json"),
+            ("--object-disk", "s3=/nowhere/s3.json"),
             ("--staging", "srv"),
             ("--staging", "/srv=mnt"),
             ("--staging", "cold=/mnt"),

@@ -3,12 +3,12 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use backup_clickhouse::{ClickHouseCluster as Engine, ClickHouseSettings, ClusterSettings, MemberSettings};
+use backup_clickhouse::{ClickHouseCluster as Engine, ClickHouseSettings, ClusterSettings, MemberSettings, ObjectDisk};
 use backup_core::{BackupEngine, Error, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::EngineKind;
-use super::clickhouse::{ReadingArgs, WayArgs, misread};
+use super::clickhouse::{ReadingArgs, WayArgs, misread, read_object_disk};
 
 #[derive(Debug)]
 pub(super) struct ClickHouseCluster;
@@ -30,6 +30,9 @@ struct MembersArgs {
     /// Where another disk of a server is on this machine
     #[arg(long, value_name = "SHARD/REPLICA:NAME=DIR", value_parser = disk)]
     disk: Vec<(Numbers, String, PathBuf)>,
+    /// How the objects of an object disk of a server are reached: a file as for a single server
+    #[arg(long, value_name = "SHARD/REPLICA:NAME=FILE", value_parser = object_disk)]
+    object_disk: Vec<(Numbers, String, ObjectDisk)>,
     /// PEM file of the roots that are trusted [default: those of the system, where that was built in]
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
@@ -48,7 +51,7 @@ struct ClusterSource {
     /// By what the cluster is known, whatever the addresses of its servers [default: what all of them say of themselves]
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
-    /// What the cluster is called in the servers' configuration: where they know it, their numbers are compared with those given here
+    /// What the cluster is called in the servers' configuration: the shards and replicas that it has there must be those given here
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
     #[command(flatten)]
@@ -94,6 +97,16 @@ fn disk(text: &str) -> Result<(Numbers, String, PathBuf), String> {
     read().ok_or_else(|| "must be SHARD/REPLICA:NAME=DIR, where DIR is an absolute path".to_owned())
 }
 
+fn object_disk(text: &str) -> Result<(Numbers, String, ObjectDisk), String> {
+    let read = || {
+        let (server, rest) = text.split_once(':')?;
+        let (name, file) = rest.split_once('=').filter(|(name, _)| !name.is_empty())?;
+        Some((numbers(server)?, name.to_owned(), file))
+    };
+    let (numbers, name, file) = read().ok_or_else(|| "must be SHARD/REPLICA:NAME=FILE".to_owned())?;
+    Ok((numbers, name, read_object_disk(file)?))
+}
+
 impl MembersArgs {
     fn settings(self) -> Result<ClusterSettings> {
         let mut servers = Vec::new();
@@ -102,8 +115,9 @@ impl MembersArgs {
             settings.tls_roots.clone_from(&self.tls_ca);
             servers.push((numbers, settings));
         }
-        let unknown =
-            |(shard, replica): Numbers| Error::invalid(format!("{shard}/{replica} has a directory and no address"));
+        let unknown = |(shard, replica): Numbers| {
+            Error::invalid(format!("{shard}/{replica} has a directory or disk and no address"))
+        };
         let dirs = self.data_dir.into_iter().map(|(numbers, dir)| (numbers, None, dir));
         let disks = self.disk.into_iter().map(|(numbers, name, dir)| (numbers, Some(name), dir));
         for (numbers, name, dir) in dirs.chain(disks) {
@@ -112,6 +126,10 @@ impl MembersArgs {
                 None => server.1.clone().data_dir(dir),
                 Some(name) => server.1.clone().disk(name, dir),
             };
+        }
+        for (numbers, name, disk) in self.object_disk {
+            let server = servers.iter_mut().find(|(known, _)| *known == numbers).ok_or_else(|| unknown(numbers))?;
+            server.1 = server.1.clone().object_disk(name, disk);
         }
         let members = servers.into_iter().map(|((shard, replica), server)| MemberSettings::new(shard, replica, server));
         Ok(members.fold(ClusterSettings::default(), ClusterSettings::member))
@@ -192,7 +210,7 @@ mod tests {
             .member(MemberSettings::new(2, 1, ClickHouseSettings::default().url("http://b=").data_dir("/srv/b")));
         assert_eq!(parsed(&args).unwrap().settings().unwrap(), wanted);
         let stray = parsed(&["--member", "1/1=http://a", "--data-dir", "1/2=/srv"]).unwrap().settings().unwrap_err();
-        assert!(stray.to_string().contains("1/2 has a directory"), "{stray}");
+        assert!(stray.to_string().contains("1/2 has a directory or disk"), "{stray}");
         for (option, bad) in [
             ("--member", "http://a"),
             ("--member", "0/1=http://a"),
@@ -201,6 +219,9 @@ mod tests {
             ("--data-dir", "1/1=srv"),
             ("--disk", "1/1:=/srv"),
             ("--disk", "1/1:cold=srv"),
+            ("--object-disk", "s3=/nowhere/s3.json"),
+            ("--object-disk", "1/1:=/nowhere/s3.json"),
+            ("--object-disk", "1/1:s3=/nowhere/s3.json"),
         ] {
             assert!(parsed(&[option, bad]).is_err(), "{option} {bad}");
         }

@@ -199,6 +199,27 @@ impl Statement {
         found
     }
 
+    /// What the `SETTINGS` of a table say of `name`, if it is a string and they do.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<String> {
+        let mut depth = 0_usize;
+        let mut inside = false;
+        for at in 0..self.tokens.len() {
+            match self.tokens.get(at).map(|token| token.kind) {
+                Some(Kind::Symbol(b'(')) => depth += 1,
+                Some(Kind::Symbol(b')')) => depth = depth.saturating_sub(1),
+                // Behind it there may be a query with settings of its own.
+                _ if depth == 0 && self.tokens.is(at, "AS") && inside => return None,
+                _ if depth == 0 && self.tokens.is(at, "SETTINGS") => inside = true,
+                _ if depth == 0 && inside && self.tokens.is(at, name) && self.tokens.symbol(at + 1, b'=') => {
+                    return self.tokens.string(at + 2).map(std::borrow::Cow::into_owned);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
     /// What it refers to, as far as tokens say it, in the order of the text: each place once for each time. What the
     /// server says itself of dependencies is to be joined with it; names that only a query's result has may be among them.
     #[must_use]

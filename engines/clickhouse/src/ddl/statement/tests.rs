@@ -304,3 +304,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn settings_of_a_table_are_read() {
+    let of = |text: &str| Statement::parse(text).unwrap().setting("storage_policy");
+    let table = "CREATE TABLE d.t (`storage_policy` String) ENGINE = MergeTree ORDER BY tuple()";
+    assert_eq!(of(table), None);
+    assert_eq!(
+        of(&format!("{table} SETTINGS index_granularity = 8192, storage_policy = 'it\\'s'")).as_deref(),
+        Some("it's")
+    );
+    assert_eq!(of(&format!("{table} SETTINGS index_granularity = 8192 COMMENT 'storage_policy = \\'x\\''")), None);
+    let view = "CREATE MATERIALIZED VIEW d.v (x Int8) ENGINE = MergeTree ORDER BY x SETTINGS storage_policy = 'a' AS SELECT x FROM t";
+    assert_eq!(of(view).as_deref(), Some("a"));
+    let query = "CREATE MATERIALIZED VIEW d.v (x Int8) ENGINE = MergeTree ORDER BY x SETTINGS y = 1 AS SELECT x FROM t SETTINGS storage_policy = 'a'";
+    assert_eq!(of(query), None);
+}

@@ -6,6 +6,7 @@
 mod back;
 mod replicas;
 mod settings;
+mod topology;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,17 +17,16 @@ use backup_core::engine::{
     BackupContext, CheckContext, CheckReport, Deployment, EngineDescriptor, RestoreContext, Restored,
 };
 use backup_core::{BackupEngine, Consistency, Error, Finding, Group, Member, MemberName, Result, Severity, Snapshot};
-use serde::Deserialize;
 use tokio::sync::Barrier;
 
 use super::share::Share;
 use super::{ClickHouse, backup, check, facts};
 use crate::client::Client;
-use crate::ddl::quote;
 use crate::restore::RestoreSettings;
 use crate::server::Server;
 use replicas::{Holders, Replica};
 pub use settings::{ClusterSettings, MemberSettings};
+use topology::{Place, Said};
 
 static DESCRIPTOR: EngineDescriptor = EngineDescriptor::new(
     "clickhouse-cluster",
@@ -49,10 +49,12 @@ pub struct ClickHouseCluster {
 #[derive(Debug, Clone)]
 struct Looked {
     engine: ClickHouse,
-    shard: u32,
+    numbers: (u32, u32),
     client: Client,
     server: Server,
     replicas: Vec<Replica>,
+    /// What it says of clusters, if that is wanted.
+    places: Vec<Place>,
 }
 
 impl ClickHouseCluster {
@@ -80,27 +82,31 @@ impl ClickHouseCluster {
         &self.settings
     }
 
-    /// Asks every server.
+    /// Asks every server, and compares what they say of the cluster with what was given.
     async fn look(&self) -> Result<Vec<(MemberName, Looked)>> {
         let named = self.settings.named()?;
         if named.is_empty() {
             return Err(Error::invalid("nothing says which servers the cluster has"));
         }
-        let cluster = self.settings.cluster.clone();
-        let looked = each_member(named, None, |name, member| {
-            let cluster = cluster.clone();
-            async move {
-                let (shard, replica) = (member.shard, member.replica);
-                let engine = ClickHouse::new(member.server)?;
-                let (client, server) = engine.ask().await?;
-                if let Some(cluster) = cluster {
-                    compare(&client, &cluster, (shard, replica)).await?;
-                }
-                let replicas = replicas::ask(&client, &server).await?;
-                Ok((name, Looked { engine, shard, client, server, replicas }))
-            }
+        let is_compared = self.settings.cluster.is_some();
+        let looked = each_member(named, None, move |name, member| async move {
+            let numbers = (member.shard, member.replica);
+            let engine = ClickHouse::new(member.server)?;
+            let (client, server) = engine.ask().await?;
+            let places = if is_compared { topology::ask(&client).await? } else { Vec::new() };
+            let replicas = replicas::ask(&client, &server).await?;
+            Ok((name, Looked { engine, numbers, client, server, replicas, places }))
         });
-        looked.await
+        let looked = looked.await?;
+        if let Some(cluster) = &self.settings.cluster {
+            let said = looked.iter().map(|(_, looked)| Said {
+                address: looked.client.address(),
+                numbers: looked.numbers,
+                places: &looked.places,
+            });
+            topology::compare(cluster, &said.collect::<Vec<_>>())?;
+        }
+        Ok(looked)
     }
 
     /// By what the cluster is known.
@@ -108,33 +114,6 @@ impl ClickHouseCluster {
         let sources = looked.iter().map(|(_, looked)| looked.server.source.as_str());
         self.settings.identity.clone().unwrap_or_else(|| sources.collect::<Vec<_>>().join(","))
     }
-}
-
-/// Compares the numbers of a server with what it says itself. One that does not know the cluster by this name says nothing.
-async fn compare(client: &Client, cluster: &str, given: (u32, u32)) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Row {
-        shard_num: u32,
-        replica_num: u32,
-    }
-    let sql = format!(
-        "SELECT toUInt32(shard_num) AS shard_num, toUInt32(replica_num) AS replica_num FROM system.clusters
-         WHERE cluster = {} AND is_local",
-        quote::string(cluster)
-    );
-    let rows: Vec<Row> = client.rows("the numbers of its cluster", &sql).await?;
-    if rows.is_empty() || rows.iter().any(|row| (row.shard_num, row.replica_num) == given) {
-        return Ok(());
-    }
-    let said: Vec<_> = rows.iter().map(|row| format!("{}/{}", row.shard_num, row.replica_num)).collect();
-    let text = format!(
-        "{} is called shard {} and replica {} here, and says that it is {} of {cluster}",
-        client.address(),
-        given.0,
-        given.1,
-        said.join(", ")
-    );
-    Err(Error::invalid(text))
 }
 
 /// One server that is mentioned twice would wait for itself: its directory is locked by whoever is first.
@@ -190,7 +169,7 @@ impl BackupEngine for ClickHouseCluster {
         all_different(&looked)?;
         let source = self.source(&looked);
         let told: Vec<_> =
-            looked.iter().map(|(name, looked)| (name.clone(), looked.shard, looked.replicas.clone())).collect();
+            looked.iter().map(|(name, looked)| (name.clone(), looked.numbers.0, looked.replicas.clone())).collect();
         let mut holders = replicas::choose(&told);
         let gate = Arc::new(Barrier::new(looked.len()));
         let mut ready = Vec::new();

@@ -48,7 +48,8 @@ pub(super) fn shard_of(name: &MemberName) -> Option<u32> {
 pub struct ClusterSettings {
     /// By what the cluster is known, whatever the addresses of its servers. None: by what all of them say of themselves.
     pub identity: Option<String>,
-    /// What it is called in the servers' own configuration. Where they know it by this name, their numbers are compared with those given here.
+    /// What it is called in the servers' own configuration. What they say of it there (`system.clusters`) has to be what is given here: the same
+    /// shards and replicas, each with its own numbers. None: it is not compared.
     pub cluster: Option<String>,
     /// Its servers.
     pub members: Vec<MemberSettings>,
