@@ -1,11 +1,12 @@
 //! `backup ENGINE`: take a backup, or one after the other.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use backup_core::catalog::BackupRecord;
+use backup_core::repository::Repository;
 use backup_core::run::{self, BackupOptions};
 use backup_core::{BackupEngine, ErrorKind};
-use backup_storage::Repository;
 use clap::Args;
 use serde::Serialize;
 
@@ -27,6 +28,12 @@ pub(crate) struct BackupArgs {
     /// vault that is away, another backup that runs) is told, and tried again when the next one is due
     #[arg(long, value_name = "DURATION", value_parser = interval, conflicts_with = "full")]
     every: Option<Duration>,
+    /// Deposit it as a host that only writes, with the file that `key host add` has made; no passphrase and no key is needed
+    #[arg(long, value_name = "FILE")]
+    host_file: Option<PathBuf>,
+    /// Folder in which the host remembers its last backup, so that the next one stores only what has changed; it is made where it is not there
+    #[arg(long, value_name = "DIR", requires = "host_file")]
+    host_state: Option<PathBuf>,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -38,13 +45,17 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Source, BackupArgs>) -> Result<(), Failure> {
     let source = engine.source()?;
-    let repository = cx.open().await?;
-    if let Some(every) = engine.options.every {
-        return series(cx, &repository, source.as_ref(), every).await;
+    let BackupArgs { every, host_file, host_state, .. } = &engine.options;
+    let repository: Box<dyn Repository> = match host_file {
+        Some(file) => Box::new(cx.open_as_host(file, host_state.as_deref()).await?),
+        None => Box::new(cx.open().await?),
+    };
+    if let Some(every) = *every {
+        return series(cx, repository.as_ref(), source.as_ref(), every).await;
     }
     let options = if engine.options.full { BackupOptions::full() } else { BackupOptions::default() };
     let begun = cx.work().env().clock().monotonic();
-    let backup = run::backup(&repository, source.as_ref(), options, cx.work()).await?;
+    let backup = run::backup(repository.as_ref(), source.as_ref(), options, cx.work()).await?;
     let took = cx.work().env().clock().monotonic().saturating_sub(begun);
     if cx.json() {
         return cx.document(&BackupView::from(&backup));
@@ -54,6 +65,9 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Source, Backu
     table.row(vec![Cell::text("rate"), Cell::text(human::rate(backup.data_bytes, took))]);
     cx.table(&table)?;
     cx.remark_findings(&backup.snapshot.findings);
+    if engine.options.host_file.is_some() {
+        cx.remark("it is deposited, and a backup once somebody with the keys has adopted it");
+    }
     Ok(())
 }
 
@@ -71,7 +85,7 @@ struct SeriesView<'a> {
 /// Takes backups until it is told to end.
 async fn series(
     cx: &mut Context<'_, '_>,
-    repository: &Repository,
+    repository: &dyn Repository,
     source: &dyn BackupEngine,
     every: Duration,
 ) -> Result<(), Failure> {
