@@ -83,6 +83,12 @@ macro_rules! ulid_id {
                 Self(Ulid::from_parts(millis, random))
             }
 
+            /// When it was minted, by the clock of who did, in milliseconds since 1970 UTC.
+            #[must_use]
+            pub fn minted_ms(self) -> u64 {
+                self.0.timestamp_ms()
+            }
+
             /// The 16 bytes, big-endian, so that byte order is age order.
             #[must_use]
             pub fn to_bytes(self) -> [u8; 16] {
@@ -150,6 +156,10 @@ ulid_id! {
 ulid_id! {
     /// One attempt to write into a repository, committed or not. A ULID.
     SessionId, "session"
+}
+ulid_id! {
+    /// One host that only writes. A ULID: sorts by the time at which it was added.
+    HostId, "host"
 }
 ulid_id! {
     /// One restore drill. A ULID: sorts by the time at which it began.

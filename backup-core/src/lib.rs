@@ -38,7 +38,7 @@ mod target;
 
 pub use engine::{BackupEngine, BackupSink, BackupSinkExt, BackupSource, BackupSourceExt, DrillEngine};
 pub use error::{Error, ErrorKind, Result};
-pub use id::{BackupId, DrillId, ServiceId, SessionId};
+pub use id::{BackupId, DrillId, HostId, ServiceId, SessionId};
 pub use member::{Group, Member, MemberName, gathered_findings};
 pub use position::{Lineage, LogPosition};
 pub use snapshot::{Consistency, Finding, LossyItem, Severity, Snapshot};

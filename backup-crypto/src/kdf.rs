@@ -20,6 +20,14 @@ pub(crate) const CONTENT_HASH: &[u8] = b"backup-crypto v1 content hash";
 pub(crate) const WRAP: &[u8] = b"backup-crypto v1 wrap";
 /// Raw key → its public recipient id.
 pub(crate) const RAW_KEY_ID: &[u8] = b"backup-crypto v1 raw key id";
+/// Epoch key → the secret of a host that only writes.
+pub(crate) const HOST: &[u8] = b"backup-crypto v1 host";
+/// Secret of a host → the key of its tags.
+pub(crate) const HOST_TAG: &[u8] = b"backup-crypto v1 host tag";
+/// Secret of a host → the root of its hash key.
+pub(crate) const HOST_HASH: &[u8] = b"backup-crypto v1 host hash";
+/// Epoch key → the key pair for which hosts wrap the keys of their sessions.
+pub(crate) const DEPOSIT_KEY: &[u8] = b"backup-crypto v1 deposit key pair";
 /// X25519 public key → its recipient id.
 pub(crate) const X25519_ID: &[u8] = b"backup-crypto v1 x25519 id";
 

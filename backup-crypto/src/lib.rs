@@ -17,7 +17,9 @@
 //! 3. **Segments are sealed independently**, by `&self`, in any order and from any thread. The nonce is the base nonce XOR the
 //!    index; the whole [`SegmentHeader`] is authenticated. An [`ObjectSealer`] refuses to seal an index twice, so a
 //!    nonce cannot be reused by mistake.
-//! 4. **Nothing is released before its tag was checked.** On any error the output buffer is empty.
+//! 4. **Hosts that only write have no key.** A [`HostSecret`] authenticates and hashes, and decrypts nothing; the key of a session is wrapped for a
+//!    public key that follows from the epoch key ([`EpochKey::deposit_key`]) and is then forgotten.
+//! 5. **Nothing is released before its tag was checked.** On any error the output buffer is empty.
 //!
 //! # Example
 //! ```
@@ -64,7 +66,7 @@
 //! | `test-util` | no | `entropy::SeededEntropy` for tests and simulations |
 //!
 //! # What is wiped from memory
-//! [`EpochKey`], [`HashKey`], [`RawKey`], [`X25519SecretKey`], [`Passphrase`], derived key material, argon2 memory and RustCrypto's cipher
+//! [`EpochKey`], [`HashKey`], [`HostSecret`], [`RawKey`], [`X25519SecretKey`], [`Passphrase`], derived key material, argon2 memory and RustCrypto's cipher
 //! states are overwritten when dropped. `ring` does not wipe its expanded key schedules: one schedule of one object stays
 //! in freed memory until it is reused. Choose [`Backend::RustCrypto`] where that matters more than speed.
 
@@ -76,6 +78,7 @@ pub mod suite;
 mod epoch;
 mod error;
 mod hasher;
+mod host;
 mod kdf;
 mod repository;
 
@@ -83,6 +86,7 @@ pub use entropy::{Entropy, OsEntropy};
 pub use epoch::{EpochFingerprint, EpochId, EpochKey};
 pub use error::{Error, ErrorKind, Result};
 pub use hasher::{ContentHasher, HashKey};
+pub use host::HostSecret;
 pub use object::{
     MAX_SEGMENT, MAX_SEGMENTS, ObjectContext, ObjectHeader, ObjectKind, ObjectOpener, ObjectSealer, SegmentHeader,
     TAG_LEN,

@@ -184,3 +184,20 @@ fn identities_and_fingerprints() {
         ],
     );
 }
+
+#[test]
+fn hosts_that_only_write() {
+    let secret = HostSecret::derive(&epoch_key(), REPOSITORY, EPOCH, b"golden-host-id-1");
+    assert_eq!(secret.to_secret_text().parse::<HostSecret>().unwrap(), secret);
+    let hash = HashKey::from_secret(&secret.hash_root(), REPOSITORY.as_bytes());
+    golden(
+        "host.hex",
+        &[
+            ("text", secret.to_secret_text().as_bytes().to_vec()),
+            ("tag", secret.tag("packs/x/deposit", b"body").to_vec()),
+            ("hash root", secret.hash_root().to_vec()),
+            ("block of nothing", hash.block(b"").to_vec()),
+            ("deposit key", epoch_key().deposit_key(REPOSITORY, EPOCH).public_key().as_bytes().to_vec()),
+        ],
+    );
+}

@@ -3,10 +3,15 @@
 //! What lies among the wrapped keys may have been put there by anyone who can write to the store and knows a public recipient. So a key
 //! is only a candidate until something that counts vouches for it: the journal, which says the fingerprint of each epoch's key, or the
 //! [succession](crate::keys::succession), or that nobody without the secret could have wrapped it. With a candidate nothing is opened.
+//!
+//! What a host that only writes has deposited is sealed in no epoch but with a key of its session. The journal says it, sealed in an epoch, and it is
+//! opened when something of that session is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use backup_core::SessionId;
+use backup_core::catalog::PackId;
 use backup_core::env::Env;
 use backup_crypto::{
     EpochFingerprint, EpochId, EpochKey, HashKey, ObjectContext, ObjectHeader, ObjectKind, ObjectOpener, ObjectSealer,
@@ -14,8 +19,13 @@ use backup_crypto::{
 };
 use parking_lot::RwLock;
 
+use crate::deposit::key::SessionKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::Unlocker;
+use crate::layout::{self, SessionObject};
+
+/// In the place of an epoch: the object is sealed with the key of the session in whose folder it lies. No epoch has this number.
+pub(crate) const DEPOSITS: EpochId = EpochId(u32::MAX);
 
 /// Every epoch key that this host may use. Clones share them: what one learns all know.
 #[derive(Debug, Clone)]
@@ -35,6 +45,16 @@ struct Ring {
     current: EpochId,
     /// The highest epoch in which an object was found.
     met: EpochId,
+    /// The keys of sessions of hosts that only write.
+    sessions: BTreeMap<SessionId, Session>,
+}
+
+/// The key of a session.
+#[derive(Debug, Clone)]
+enum Session {
+    /// As the journal has it.
+    Sealed(Arc<[u8]>),
+    Open(Arc<Epoch>),
 }
 
 /// The keys that may be the one of an epoch.
@@ -51,10 +71,19 @@ struct Epoch {
     fingerprint: EpochFingerprint,
 }
 
+impl Epoch {
+    fn of_session(key: SessionKey, repository: RepositoryId) -> Self {
+        let hash = HashKey::from_secret(&key.hash_root, repository.as_bytes());
+        let fingerprint = key.key.fingerprint(repository, DEPOSITS);
+        Self { key: key.key, hash, fingerprint }
+    }
+}
+
 impl Keyring {
     /// A keyring without a key.
     pub(crate) fn locked(repository: RepositoryId, suite: Suite, env: Env) -> Self {
-        let ring = Ring { epochs: BTreeMap::new(), current: EpochId(0), met: EpochId(0) };
+        let (epochs, sessions) = (BTreeMap::new(), BTreeMap::new());
+        let ring = Ring { epochs, current: EpochId(0), met: EpochId(0), sessions };
         Self { repository, suite, ring: Arc::new(RwLock::new(ring)), pinned: None, unlocker: None, env }
     }
 
@@ -72,6 +101,47 @@ impl Keyring {
         keyring.begin(true)?;
         keyring.trusted().last().into_iter().for_each(|(epoch, _)| keyring.set_current(*epoch));
         Ok(keyring)
+    }
+
+    /// The keyring of a host that only writes, during one session: it has the key of that session and no other.
+    pub(crate) fn of_session(
+        repository: RepositoryId,
+        suite: Suite,
+        (session, key): (SessionId, SessionKey),
+        env: Env,
+    ) -> Self {
+        let keyring = Self { pinned: Some(DEPOSITS), ..Self::locked(repository, suite, env) };
+        keyring.add_session(session, key);
+        keyring
+    }
+
+    /// Adds the key of a session, which something that counts vouches for.
+    pub(crate) fn add_session(&self, session: SessionId, key: SessionKey) {
+        let open = Session::Open(Arc::new(Epoch::of_session(key, self.repository)));
+        self.ring.write().sessions.insert(session, open);
+    }
+
+    /// Adds the key of a session as the journal has it: sealed in an epoch.
+    pub(crate) fn add_sealed_session(&self, session: SessionId, sealed: &[u8]) {
+        self.ring.write().sessions.entry(session).or_insert_with(|| Session::Sealed(sealed.into()));
+    }
+
+    /// The key of `session`.
+    fn session(&self, session: SessionId) -> Result<Arc<Epoch>> {
+        let known = self.ring.read().sessions.get(&session).cloned();
+        match known {
+            Some(Session::Open(key)) => Ok(key),
+            Some(Session::Sealed(sealed)) => {
+                let key = SessionKey::open(self, session, &sealed)?;
+                let key = Arc::new(Epoch::of_session(key, self.repository));
+                self.ring.write().sessions.insert(session, Session::Open(Arc::clone(&key)));
+                Ok(key)
+            }
+            None => {
+                let text = format!("the key of session {session} is not known: nobody has adopted what was deposited");
+                Err(Error::environment(text))
+            }
+        }
     }
 
     /// Trusts the keys that there are, or those of the first epoch alone: a repository has to begin with something. Until the catalog was
@@ -99,7 +169,8 @@ impl Keyring {
             let slot = Slot { keys: slot.keys.clone(), trusted: slot.trusted };
             (*epoch, slot)
         });
-        let ring = Ring { epochs: epochs.collect(), current: ring.current, met: ring.met };
+        let sessions = ring.sessions.clone();
+        let ring = Ring { epochs: epochs.collect(), current: ring.current, met: ring.met, sessions };
         Self { ring: Arc::new(RwLock::new(ring)), ..self.clone() }
     }
 
@@ -215,8 +286,27 @@ impl Keyring {
         }
     }
 
+    /// The keys with which the object `name` may be sealed, that says that it is sealed in `epoch`.
+    fn keys_for(&self, epoch: EpochId, name: &str) -> Result<Vec<Arc<Epoch>>> {
+        if epoch != DEPOSITS {
+            return self.candidates(epoch);
+        }
+        // The host knows the key: nothing else may be sealed with it, or it could write what only somebody with the keys may.
+        match layout::session_object(name) {
+            Some(SessionObject::Pack(PackId { session, .. }) | SessionObject::Alive(session)) => {
+                Ok(vec![self.session(session)?])
+            }
+            _ => {
+                Err(Error::damaged(format!("object {name} is sealed with the key of a session, and is no part of one")))
+            }
+        }
+    }
+
     fn epoch(&self, id: EpochId) -> Result<Arc<Epoch>> {
-        let mut keys = self.candidates(id)?;
+        Self::only(id, self.candidates(id)?)
+    }
+
+    fn only(id: EpochId, mut keys: Vec<Arc<Epoch>>) -> Result<Arc<Epoch>> {
         match keys.pop() {
             Some(key) if keys.is_empty() => Ok(key),
             _ => Err(Error::damaged(format!("there are several keys of epoch {id}, and the catalog was not read yet"))),
@@ -228,17 +318,31 @@ impl Keyring {
         Ok(self.epoch(epoch)?.hash.clone())
     }
 
+    /// What hashes blocks of the object `name`, that is sealed in `epoch`.
+    pub(crate) fn hash_key_of(&self, epoch: EpochId, name: &str) -> Result<HashKey> {
+        Ok(Self::only(epoch, self.keys_for(epoch, name)?)?.hash.clone())
+    }
+
+    /// What hashes blocks of a session that seals in `epoch`.
+    pub(crate) fn hash_key_in(&self, epoch: EpochId, session: SessionId) -> Result<HashKey> {
+        match epoch {
+            DEPOSITS => Ok(self.session(session)?.hash.clone()),
+            epoch => self.hash_key(epoch),
+        }
+    }
+
     /// Seals the segments of a new object.
     pub(crate) fn sealer(&self, kind: ObjectKind, name: &str) -> Result<ObjectSealer> {
         let epoch = self.current();
         let context = ObjectContext { repository: self.repository, epoch, kind, name };
-        Ok(ObjectSealer::new(self.suite, &self.epoch(epoch)?.key, &context, self.env.random())?)
+        let key = Self::only(epoch, self.keys_for(epoch, name)?)?;
+        Ok(ObjectSealer::new(self.suite, &key.key, &context, self.env.random())?)
     }
 
     /// Opens the segments of an object that begins with `header`.
     pub(crate) fn opener(&self, kind: ObjectKind, name: &str, header: &ObjectHeader) -> Result<ObjectOpener> {
         let context = ObjectContext { repository: self.repository, epoch: header.epoch, kind, name };
-        let keys = self.candidates(header.epoch)?;
+        let keys = self.keys_for(header.epoch, name)?;
         let mut refused = None;
         for epoch in &keys {
             match ObjectOpener::new(&epoch.key, &context, header) {
@@ -246,7 +350,7 @@ impl Keyring {
                     if keys.len() > 1 {
                         self.confirm(header.epoch, epoch.fingerprint);
                     }
-                    if self.met() < header.epoch {
+                    if header.epoch != DEPOSITS && self.met() < header.epoch {
                         self.ring.write().met = header.epoch;
                     }
                     return Ok(opener);

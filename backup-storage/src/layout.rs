@@ -11,13 +11,16 @@
 //! packs/<session>/<number %06d>               packs: content, block maps and manifests
 //! packs/<session>/commit                      witness: which journal entry made this session a backup
 //! packs/<session>/alive-<number %06d>         sign of life of a session that has not ended
+//! packs/<session>/deposit                     what a host that only writes says at the end of its session
+//! packs/<session>/answer                      what became of that
+//! hosts/<host>                                notice to a host that only writes: nothing of it is adopted any more
 //! region                                      mark: this is a copy of what lies in another vault, and nobody writes to it
 //! purge                                       mark: what lies here without keys is being destroyed
 //! log/<lineage>/<epoch %08d>/<sequence %010d>-<start %016x>-<end %016x>   pieces of log, see [`crate::log`]
 //! ```
 
-use backup_core::SessionId;
 use backup_core::catalog::PackId;
+use backup_core::{HostId, SessionId};
 use backup_crypto::{EpochId, RecipientId};
 
 use crate::error::Result;
@@ -29,6 +32,10 @@ pub(crate) const CATALOG: &str = "catalog";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// The folder of all sessions.
 pub(crate) const PACKS: &str = "packs";
+/// The file in a session's folder that ends a deposit.
+const DEPOSIT: &str = "deposit";
+/// The file in a session's folder that says what became of a deposit.
+const ANSWER: &str = "answer";
 /// How the names of signs of life begin.
 const ALIVE: &str = "alive-";
 /// The folder of the log.
@@ -38,6 +45,9 @@ pub(crate) const KEYS: &str = "keys";
 
 /// The folder of the succession of epochs.
 pub(crate) const EPOCHS: &str = "epochs";
+
+/// The folder of notices to hosts that only write.
+pub(crate) const HOSTS: &str = "hosts";
 
 /// The mark of a region: a copy that is not written to until it is promoted, see [`crate::replicate`].
 pub(crate) const REGION: &str = "region";
@@ -129,6 +139,31 @@ pub(crate) fn alive(session: SessionId, number: u32) -> Result<ObjectName> {
     ObjectName::new(format!("{PACKS}/{session}/{ALIVE}{number:06}"))
 }
 
+/// What a host says at the end of its session.
+pub(crate) fn deposit(session: SessionId) -> Result<ObjectName> {
+    ObjectName::new(format!("{PACKS}/{session}/{DEPOSIT}"))
+}
+
+/// What became of a deposit.
+pub(crate) fn answer(session: SessionId) -> Result<ObjectName> {
+    ObjectName::new(format!("{PACKS}/{session}/{ANSWER}"))
+}
+
+/// The notice to a host that nothing of it is adopted any more.
+pub(crate) fn notice(host: HostId) -> Result<ObjectName> {
+    ObjectName::new(format!("{HOSTS}/{host}"))
+}
+
+/// The host to which the notice `name` is given. Foreign names are `None`.
+pub(crate) fn noticed(name: &str) -> Option<HostId> {
+    name.strip_prefix(HOSTS)?.strip_prefix('/')?.parse().ok()
+}
+
+/// The name under which the key of a session is sealed. It stands in the journal; there is no object of this name.
+pub(crate) fn session_key(session: SessionId) -> Result<ObjectName> {
+    ObjectName::new(format!("{PACKS}/{session}/key"))
+}
+
 /// What the name of an object below `packs/` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionObject {
@@ -138,6 +173,10 @@ pub(crate) enum SessionObject {
     Witness(SessionId),
     /// A sign of life.
     Alive(SessionId),
+    /// What a host says at the end of its session.
+    Deposit(SessionId),
+    /// What became of a deposit.
+    Answer(SessionId),
 }
 
 impl SessionObject {
@@ -145,7 +184,7 @@ impl SessionObject {
     pub(crate) fn session(&self) -> SessionId {
         match self {
             Self::Pack(id) => id.session,
-            Self::Witness(session) | Self::Alive(session) => *session,
+            Self::Witness(session) | Self::Alive(session) | Self::Deposit(session) | Self::Answer(session) => *session,
         }
     }
 }
@@ -154,8 +193,11 @@ impl SessionObject {
 pub(crate) fn session_object(name: &str) -> Option<SessionObject> {
     let (session, file) = name.strip_prefix(PACKS)?.strip_prefix('/')?.split_once('/')?;
     let session: SessionId = session.parse().ok()?;
-    if file == "commit" {
-        return Some(SessionObject::Witness(session));
+    match file {
+        "commit" => return Some(SessionObject::Witness(session)),
+        DEPOSIT => return Some(SessionObject::Deposit(session)),
+        ANSWER => return Some(SessionObject::Answer(session)),
+        _ => {}
     }
     let digits = |text: &str| text.len() >= 6 && text.bytes().all(|b| b.is_ascii_digit());
     if let Some(number) = file.strip_prefix(ALIVE) {
@@ -189,6 +231,12 @@ mod tests {
         let id = PackId { session, number: 7 };
         assert_eq!(session_object(pack(id).unwrap().as_str()), Some(SessionObject::Pack(id)));
         assert_eq!(session_object(witness(session).unwrap().as_str()), Some(SessionObject::Witness(session)));
+        assert_eq!(session_object(deposit(session).unwrap().as_str()), Some(SessionObject::Deposit(session)));
+        assert_eq!(session_object(answer(session).unwrap().as_str()), Some(SessionObject::Answer(session)));
+        assert_eq!(session_object(session_key(session).unwrap().as_str()), None);
+        let host = HostId::mint(&Env::seeded(2));
+        assert_eq!(noticed(notice(host).unwrap().as_str()), Some(host));
+        assert_eq!(noticed("hosts/x"), None);
         assert_eq!(session_object(alive(session, 3).unwrap().as_str()), Some(SessionObject::Alive(session)));
         assert_eq!(entry_place(entry(1, 42).unwrap().as_str()), Some((1, 42)));
         assert_eq!(checkpoint_place(checkpoint(1, 42).unwrap().as_str()), Some((1, 42)));

@@ -14,6 +14,7 @@ pub mod transit;
 
 mod collect;
 mod context;
+mod deposit;
 mod envelope;
 mod extract;
 mod fetch;
@@ -38,6 +39,10 @@ mod vault;
 mod verify;
 mod witness;
 
+pub use deposit::{
+    AdoptedDeposit, Adoption, DepositRepository, DepositVault, HostFile, HostInfo, OnlyWrites, RefusedDeposit,
+    WaitingDeposit,
+};
 pub use keys::{AddRecipient, ChangedKeys, EpochInfo, KeyHolder, KeyReport, LeftObject, RecipientInfo, Unlock};
 pub use log::compact::{CompactLog, CompactedLog};
 pub use rebuild::{Rebuilt, RecoveredBackup, Skipped};

@@ -127,6 +127,12 @@ pub mod parsers {
     /// The plain objects.
     pub fn plain(bytes: &[u8]) {
         let _ = Description::parse(bytes);
+        let session = SessionId::from_bytes([1; 16]);
+        let _ = crate::deposit::paper::parse::<crate::deposit::paper::Deposit>(session, bytes);
+        let _ = crate::deposit::paper::parse::<crate::deposit::paper::Answer>(session, bytes);
+        let host = backup_core::HostId::from_bytes([1; 16]);
+        let _ = crate::deposit::paper::parse::<crate::deposit::paper::Notice>(host, bytes);
+        let _ = crate::HostFile::parse(&String::from_utf8_lossy(bytes));
         let _ = parse_key("keys/0001/x", bytes);
         let _ = crate::layout::session_object(&String::from_utf8_lossy(bytes));
         let _ = crate::layout::entry_place(&String::from_utf8_lossy(bytes));

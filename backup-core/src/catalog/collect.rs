@@ -246,12 +246,13 @@ impl Catalog {
         Ok(())
     }
 
-    /// The backups that open sessions build on.
+    /// The backups that open sessions build on, and those that hosts that only write may build on.
     pub fn pinned(&self) -> impl Iterator<Item = BackupId> + '_ {
-        self.sessions.values().filter_map(|state| match state {
+        let open = self.sessions.values().filter_map(|state| match state {
             SessionState::Open { parent, .. } => *parent,
             _ => None,
-        })
+        });
+        open.chain(self.pinned_by_hosts())
     }
 
     pub(super) fn begin_sweep(&mut self, number: u64, at: Timestamp) -> Result<(), Rejected> {

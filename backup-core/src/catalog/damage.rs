@@ -184,6 +184,12 @@ impl Catalog {
         self.damage.is_touched(session)
     }
 
+    /// How often damage was reported.
+    #[must_use]
+    pub fn damage_reports(&self) -> u64 {
+        self.damage.reports()
+    }
+
     /// The last verification of each level that read content, by level.
     pub fn verifications(&self) -> impl Iterator<Item = &Verification> {
         self.damage.verifications.values()

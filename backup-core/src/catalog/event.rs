@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use minicbor::{Decode, Encode};
 
 use super::{
-    Actor, BackupRecord, Condemned, DrillRecord, KeyChange, PackDamage, PackId, PackMove, ServiceChange, Verification,
+    Actor, BackupRecord, Condemned, Deposit, DrillRecord, HostChange, KeyChange, PackDamage, PackId, PackMove, Refusal,
+    ServiceChange, Verification,
 };
 use crate::error::Error;
-use crate::id::{BackupId, DrillId, SessionId};
+use crate::id::{BackupId, DrillId, HostId, SessionId};
 use crate::log::{LineageRecord, LogEpoch, LogPurpose};
 use crate::position::Lineage;
 
@@ -359,6 +360,58 @@ pub enum Event {
         /// How much, and how it came out.
         #[n(0)]
         verification: Box<Verification>,
+    },
+    /// Something happened to a host that only writes.
+    #[n(32)]
+    Hosts {
+        /// What.
+        #[n(0)]
+        change: HostChange,
+        /// Who does it.
+        #[n(1)]
+        by: Actor,
+        /// When, by their clock.
+        #[cbor(n(2), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// What a host has deposited is a backup from here on.
+    #[n(33)]
+    DepositAdopted {
+        /// What makes it one.
+        #[n(0)]
+        deposit: Box<Deposit>,
+        /// When, by the clock of who adopted it.
+        #[cbor(n(1), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// What a host has deposited is no backup and never will be.
+    #[n(34)]
+    DepositRefused {
+        /// The session in which it was stored.
+        #[n(0)]
+        session: SessionId,
+        /// The host.
+        #[n(1)]
+        host: HostId,
+        /// Why.
+        #[n(2)]
+        reason: Refusal,
+        /// When.
+        #[cbor(n(3), with = "crate::cbor::timestamp")]
+        at: Timestamp,
+    },
+    /// A rebuild of the catalog has found the key of a deposit that had been adopted. Its backup is recovered by an event of its own.
+    #[n(35)]
+    DepositRecovered {
+        /// The session in which it was stored.
+        #[n(0)]
+        session: SessionId,
+        /// The host.
+        #[n(1)]
+        host: HostId,
+        /// The key of the session, sealed.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        key: Vec<u8>,
     },
     /// Something happened to the repository's keys.
     #[n(20)]

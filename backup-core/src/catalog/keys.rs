@@ -141,6 +141,8 @@ pub struct KeyRecipient {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyState {
     current: u32,
+    /// The first epoch of those that began since somebody was removed.
+    since_removal: u32,
     /// The highest number that an epoch ever had, begun or not.
     highest: u32,
     epochs: BTreeMap<u32, Option<[u8; 16]>>,
@@ -161,7 +163,8 @@ impl KeyState {
         wraps: impl IntoIterator<Item = Wrap>,
     ) -> Self {
         let epochs = epochs.into_iter().filter(|(epoch, _)| *epoch <= current).collect();
-        let mut state = Self { current, highest: current, epochs, ..Self::default() };
+        // Who was removed before is not known any more.
+        let mut state = Self { current, since_removal: current, highest: current, epochs, ..Self::default() };
         state.epochs.entry(current).or_insert(None);
         for wrap in wraps {
             state.highest = state.highest.max(wrap.epoch);
@@ -180,12 +183,21 @@ impl KeyState {
         self.current
     }
 
+    /// The number of the first epoch since somebody was removed: all who know the key of this one, or of a later one, are recipients. The present one at
+    /// the beginning of a catalog that was rebuilt, as nothing else is known then.
+    #[must_use]
+    pub fn since_removal(&self) -> u32 {
+        self.since_removal
+    }
+
     /// The number that the next epoch gets.
     ///
     /// # Errors
     /// [`KeyRejected::EpochTaken`] behind the last number.
     pub fn next(&self) -> Result<u32, KeyRejected> {
-        self.highest.checked_add(1).ok_or(KeyRejected::EpochTaken(self.highest))
+        // The last number is that of no epoch: it stands for the keys of sessions.
+        let next = self.highest.checked_add(1).filter(|next| *next < u32::MAX);
+        next.ok_or(KeyRejected::EpochTaken(self.highest))
     }
 
     /// The epochs that were begun, with the fingerprints of their keys where they are known.
@@ -344,6 +356,9 @@ impl KeyState {
         // Whoever was about to add or to begin something did not know of this epoch.
         self.give_up(|_| true);
         self.highest = self.highest.max(epoch);
+        if !removed.is_empty() {
+            self.since_removal = epoch;
+        }
         self.current = epoch;
         self.epochs.insert(epoch, Some(fingerprint));
         Ok(())

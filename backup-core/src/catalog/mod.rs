@@ -9,6 +9,7 @@ mod collect;
 mod damage;
 mod drill;
 mod event;
+mod hosts;
 mod keys;
 mod log;
 mod record;
@@ -19,6 +20,7 @@ pub use collect::{Collection, Condemned, PackMove, SessionPacks};
 pub use damage::{Harm, PackDamage, Verification, VerifyPass, VerifyPlace};
 pub use drill::{CheckOutcome, DrillCheck, DrillOutcome, DrillRecord, DrillStep, DrillUnderWay, Drills};
 pub use event::{CloseReason, Event};
+pub use hosts::{Deposit, HostChange, HostRecord, Refusal};
 pub use keys::{KeyChange, KeyRecipient, KeyRejected, KeyState, Wrap};
 pub use record::{BackupKind, BackupRecord, ManifestRef, PackId, Totals};
 pub use rejected::Rejected;
@@ -71,6 +73,7 @@ pub struct Catalog {
     damage: damage::State,
     keys: Arc<KeyState>,
     drills: Arc<Drills>,
+    hosts: hosts::State,
 }
 
 impl Catalog {
@@ -190,6 +193,10 @@ impl Catalog {
                 Arc::make_mut(&mut self.drills).begin(*drill, by, (*at, *until))?;
             }
             Event::Keys { change, .. } => Arc::make_mut(&mut self.keys).apply(change)?,
+            Event::Hosts { change, at, .. } => self.change_host(change, *at)?,
+            Event::DepositAdopted { deposit, .. } => self.adopt_deposit(deposit)?,
+            Event::DepositRefused { session, host, .. } => self.refuse_deposit(*session, *host)?,
+            Event::DepositRecovered { session, host, .. } => self.note_deposit(*session, *host),
         }
         Ok(())
     }

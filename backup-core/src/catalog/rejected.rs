@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Actor, KeyRejected, ServiceRejected};
 use crate::error::{Error, ErrorKind};
-use crate::id::{BackupId, DrillId, SessionId};
+use crate::id::{BackupId, DrillId, HostId, SessionId};
 use crate::log::LogEpoch;
 use crate::position::Lineage;
 
@@ -173,6 +173,21 @@ pub enum Rejected {
     /// A session builds on another one of which something was found damaged.
     #[error("content of session {0} was found damaged, so nobody can build on it")]
     SessionDamaged(SessionId),
+    /// There is a host of this name, or with this id.
+    #[error("there is a host {0:?} already")]
+    HostExists(String),
+    /// A host is not known.
+    #[error("host {0} is not known")]
+    HostUnknown(HostId),
+    /// A host was removed.
+    #[error("host {0} was removed")]
+    HostRemoved(HostId),
+    /// A recipient was removed since a host was added.
+    #[error("a recipient was removed since host {0} was added: it needs another file")]
+    HostOutdated(HostId),
+    /// Something was condemned or found damaged since a deposit was looked at.
+    #[error("something was condemned or found damaged since the deposit of session {0} was looked at")]
+    DepositStale(SessionId),
     /// The service is being destroyed.
     #[error("the service is being purged")]
     Purging,

@@ -26,7 +26,7 @@ impl BackupOptions {
 ///
 /// A deployment with a [blocker](Severity::Blocker) is refused before anything is written. A parent of another source is
 /// never used: content is compared only with a backup of the same deployment, because sizes, times and identities mean
-/// nothing across deployments. The newest one is looked for among those that nothing is known to harm; one that was named must be of the same.
+/// nothing across deployments. The newest one is looked for among those that nothing is known to harm and that no host has deposited that only writes; one that was named must be of the same.
 ///
 /// # Cancel safety
 /// Dropping the future, or cancelling `work`, leaves no visible backup unless the commit had already landed.
@@ -52,7 +52,9 @@ pub async fn backup(
             let catalog = work.run(repository.catalog()).await?;
             catalog
                 .backups()
-                .filter(|backup| own(backup) && catalog.is_sound(backup.id))
+                .filter(|backup| {
+                    own(backup) && catalog.is_sound(backup.id) && catalog.depositor(backup.session).is_none()
+                })
                 .max_by_key(|b| (b.ended_at, b.id))
                 .map_or(ParentChoice::None, |b| ParentChoice::Backup(b.id))
         }

@@ -24,6 +24,7 @@ mod x25519;
 
 pub use passphrase::{Passphrase, PassphraseParams};
 pub use raw::RawKey;
+pub(crate) use raw::decode_32;
 pub use service::{KeyWrapper, WrapContext};
 pub use wrapped::{MAX_SEALED_KEY, WrappedKey};
 pub use x25519::{X25519PublicKey, X25519SecretKey};

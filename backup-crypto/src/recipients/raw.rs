@@ -71,7 +71,7 @@ impl FromStr for RawKey {
 }
 
 /// Reads 32 bytes of bech32 under `hrp` into `out`.
-pub(super) fn decode_32(hrp: Hrp, text: &str, out: &mut [u8; 32]) -> Option<()> {
+pub(crate) fn decode_32(hrp: Hrp, text: &str, out: &mut [u8; 32]) -> Option<()> {
     let checked = bech32::primitives::decode::CheckedHrpstring::new::<Bech32>(text).ok()?;
     if checked.hrp() != hrp {
         return None;

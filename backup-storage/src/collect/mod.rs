@@ -24,6 +24,7 @@ mod survey;
 pub(crate) mod sweep;
 mod witnessed;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::catalog::{Catalog, CloseReason, Condemned, Event, PackId, PackMove};
@@ -33,6 +34,7 @@ use backup_core::repository::{CollectOptions, Collected, CollectionPlan};
 use backup_core::{Finding, SessionId, Severity};
 
 use crate::context::Context;
+use crate::deposit;
 use crate::error::{Error, Result};
 use crate::journal::{Due, Journal};
 use crate::store::ObjectName;
@@ -77,7 +79,8 @@ pub(crate) async fn plan(
         for session in &fenced {
             then.apply(&fence(*session, at)).map_err(backup_core::Error::from)?;
         }
-        let stays = Stays { protected, witnessed };
+        let deposited = deposits(context, &catalog, &survey).await?;
+        let stays = Stays { protected, witnessed, deposited };
         let mut plan = work_out(context, catalog, (&survey, &stays), options, work).await?.plan;
         plan.fenced = fenced;
         Ok(plan)
@@ -97,6 +100,7 @@ pub(crate) async fn collect(
 ) -> Result<Collected> {
     let collecting = async {
         let mut outcome = Collected::default();
+        adopt(context, journal, work, &mut outcome).await?;
         let (survey, protected) = look(context, journal, options).await?;
         sweep_due(context, journal, (&survey, protected.as_ref()), options, &mut outcome).await?;
         let mut stays = Stays { protected, ..Stays::default() };
@@ -130,6 +134,24 @@ async fn look(
     let survey = Survey::read(&context.store).await?;
     let protected = Protected::find(context, journal, (generation, &before), &survey, options).await?;
     Ok((survey, Some(protected)))
+}
+
+/// Makes backups of what hosts that only write have deposited: what these build on is needed then.
+async fn adopt(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work, outcome: &mut Collected) -> Result<()> {
+    let adoption = deposit::adopt::adopt(context, journal, work).await?;
+    for refused in adoption.refused {
+        let text = format!("what host {} has deposited is no backup: {}", refused.host, refused.text);
+        let finding = Finding::new(Severity::Warning, "deposit-refused", text);
+        outcome.findings.push(finding.about(format!("session {}", refused.session)));
+    }
+    Ok(())
+}
+
+/// The sessions that end with a deposit of which `catalog`, which is younger than `survey`, knows nothing.
+async fn deposits(context: &Context, catalog: &Catalog, survey: &Survey) -> Result<BTreeSet<SessionId>> {
+    let deposited = survey.folders.iter().filter(|(_, folder)| folder.deposited);
+    let deposited = deposited.map(|(session, _)| *session).collect();
+    deposit::adopt::unadopted(context, catalog, deposited).await
 }
 
 fn fence(session: SessionId, at: jiff::Timestamp) -> Event {
@@ -214,6 +236,7 @@ async fn condemn(
     let now = context.env.now();
     let (generation, catalog) = journal.refresh_placed().await?;
     stays.witnessed = witnessed::find(context, (generation, &catalog), survey).await?;
+    stays.deposited = deposits(context, &catalog, survey).await?;
     let mut fenced = Vec::new();
     journal
         .commit_by(|_, catalog| {
@@ -328,7 +351,7 @@ async fn work_out(
     let garbage = plan::garbage(&catalog, survey, (&need, stays.protected.as_ref()), options);
     let sparse = match need.unreadable.is_empty() && options.dead_percent <= 100 {
         true => {
-            let candidates: std::collections::BTreeSet<PackId> = plan::partly_dead(&catalog, survey, &need);
+            let candidates: BTreeSet<PackId> = plan::partly_dead(&catalog, survey, &need);
             repack::choose(context, &catalog, plan::records(&catalog), candidates, options, work).await?
         }
         // Which of their segments it needs is not known.

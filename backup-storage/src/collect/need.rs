@@ -39,6 +39,8 @@ pub(super) struct Stays {
     pub(super) protected: Option<Protected>,
     /// Sessions that have become backups of which the catalog does not know.
     pub(super) witnessed: BTreeMap<SessionId, BackupId>,
+    /// Sessions of hosts that only write that nobody has adopted yet.
+    pub(super) deposited: BTreeSet<SessionId>,
 }
 
 /// Opens manifests as `catalog` says where they are.
@@ -153,6 +155,7 @@ pub(super) async fn find(
         let why = "a witness tells of its commit, and the catalog does not; verify, and build the catalog again";
         need.unreadable.push((*backup, why.to_owned()));
     }
+    need.held.extend(&stays.deposited);
     if let Some(protected) = &stays.protected {
         let (packs, sessions) = protected.needed();
         need.live.extend(packs);

@@ -112,7 +112,12 @@ impl Protected {
         match layout::session_object(object.as_str()) {
             Some(SessionObject::Pack(id)) => self.packs.contains(&id) || self.sessions.contains(&id.session),
             // What tells of a backup stays as long as anything of it does.
-            Some(SessionObject::Witness(session) | SessionObject::Alive(session)) => {
+            Some(
+                SessionObject::Witness(session)
+                | SessionObject::Alive(session)
+                | SessionObject::Deposit(session)
+                | SessionObject::Answer(session),
+            ) => {
                 let all = PackId { session, number: 0 }..=PackId { session, number: u32::MAX };
                 self.sessions.contains(&session) || self.packs.range(all).next().is_some()
             }
@@ -159,6 +164,7 @@ async fn tell(
                 Event::BackupCommitted { record } | Event::BackupRecovered { record } if protects => {
                     told.records.push(*record);
                 }
+                Event::DepositAdopted { deposit, .. } if protects => told.records.push(deposit.record),
                 Event::Condemned { collection, .. } if generation == present => {
                     told.condemned.insert(collection.number, at);
                 }

@@ -23,6 +23,8 @@ pub(super) struct Folder {
     pub(super) last: Option<Timestamp>,
     /// Whether something has the name of a witness.
     pub(super) witnessed: bool,
+    /// Whether something has the name of a deposit.
+    pub(super) deposited: bool,
 }
 
 /// What was listed.
@@ -55,7 +57,11 @@ impl Survey {
                         folder.witnessed = true;
                         folder.other_bytes += object.size;
                     }
-                    SessionObject::Alive(_) => folder.other_bytes += object.size,
+                    SessionObject::Deposit(_) => {
+                        folder.deposited = true;
+                        folder.other_bytes += object.size;
+                    }
+                    SessionObject::Alive(_) | SessionObject::Answer(_) => folder.other_bytes += object.size,
                 }
             } else if let Some((generation, number)) = layout::entry_place(name) {
                 survey.entries.push((generation, number, at));

@@ -17,8 +17,10 @@ use super::hands::Hands;
 use super::place::Place;
 use super::tree::Tree;
 use crate::error::Result;
+use crate::keyring::DEPOSITS;
 use crate::manifest::{Extent, ManifestEntry};
 use crate::pack::SEGMENT;
+use crate::pipeline::parent::UNKNOWN;
 use crate::reader::BackupReader;
 
 /// Runs per batch: 16 MiB of memory. In tests small, so that there are several batches.
@@ -141,8 +143,16 @@ impl Planner<'_> {
         place: &Place,
         extents: Vec<Extent>,
     ) -> Result<(bool, Vec<Missing>, u64)> {
-        let key = self.reader.context().keyring.hash_key(EpochId(entry.blocks.epoch()))?;
-        let hashes = self.reader.block_map(entry).await?;
+        let (keyring, epoch) = (&self.reader.context().keyring, EpochId(entry.blocks.epoch()));
+        let mut hashes = self.reader.block_map(entry).await?;
+        let key = match keyring.hash_key_in(epoch, self.reader.root().session) {
+            // Taken over from what a host had deposited, and the map does not say which: nothing can be compared.
+            Err(_) if epoch == DEPOSITS => {
+                hashes.fill(UNKNOWN);
+                keyring.hash_key(keyring.current())?
+            }
+            key => key?,
+        };
         let content = Content { len: entry.len, extents, hashes, key };
         let (work, tree, place) = (self.work.clone(), Arc::clone(self.tree), place.clone());
         let mode = entry.meta.mode;

@@ -16,6 +16,7 @@ use backup_crypto::ObjectHeader;
 use bytes::Bytes;
 
 use crate::context::Context;
+use crate::deposit::state::Noted;
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::pack::{PackIndex, SegmentInfo};
@@ -36,6 +37,8 @@ pub(crate) struct PackCache {
     segments: Shelf<(PackId, u32), Bytes>,
     scratches: Arc<Scratches>,
     fetched: AtomicU64,
+    /// Of a host that only writes: all that it can read.
+    noted: Option<Arc<Noted>>,
 }
 
 impl PackCache {
@@ -48,7 +51,13 @@ impl PackCache {
             segments: Shelf::new(segments),
             scratches: Arc::new(Scratches::default()),
             fetched: AtomicU64::new(0),
+            noted: None,
         }
+    }
+
+    /// Of a host that only writes, which has `noted` and no keys.
+    pub(crate) fn of_noted(context: Arc<Context>, noted: Arc<Noted>) -> Self {
+        Self { noted: Some(noted), ..Self::new(context, Places::Found(Arc::default())) }
     }
 
     /// Stored bytes that were fetched so far.
@@ -147,6 +156,10 @@ impl PackCache {
 
     /// As [`segment`](Self::segment), for content that nobody will ask for again soon.
     pub(crate) async fn segment_once(&self, id: PackId, segment: u32) -> Result<Bytes> {
+        if let Some(noted) = &self.noted {
+            let noted = Arc::clone(noted);
+            return blocking(move || noted.read(id, segment)).await;
+        }
         let index = self.index(id).await?;
         let (index, sealed) = match self.context.store.get_range(index.name(), index.range(segment)?).await {
             Ok(sealed) => (index, sealed),

@@ -154,6 +154,7 @@ fn fold<F: Fold>(keyring: &Keyring, opened: &Opened) -> Result<Head<F>> {
                 _ => return Err(Error::damaged(format!("object {name} is damaged: it begins twice, or not"))),
             };
             told.events.iter().try_for_each(|event| state.apply(event)).map_err(|e| unfit(&name, e))?;
+            keys::note_sessions::<F>(keyring, &told.events);
         }
     }
     let state = state.filter(|_| entries == opened.about.number);

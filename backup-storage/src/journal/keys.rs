@@ -6,7 +6,7 @@
 use backup_core::catalog::{KeyState, Wrap};
 use backup_crypto::{EpochFingerprint, EpochId, ObjectHeader};
 
-use super::Genesis;
+use super::{Fold, Genesis};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyring::Keyring;
 use crate::layout;
@@ -62,6 +62,13 @@ pub(super) async fn follow(keyring: &Keyring, keys: Option<&KeyState>) -> Result
         keyring.set_current(EpochId(keys.current()));
     }
     Ok(())
+}
+
+/// Adds the keys of sessions that `events` tell of.
+pub(crate) fn note_sessions<F: Fold>(keyring: &Keyring, events: &[F::Event]) {
+    for (session, key) in events.iter().filter_map(F::session_key) {
+        keyring.add_sealed_session(session, key);
+    }
 }
 
 /// Tells the keys of all epochs from what was planted.

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use backup_core::SessionId;
 use backup_core::catalog::KeyState;
 use backup_core::env::Env;
 use backup_crypto::{EpochId, ObjectKind};
@@ -50,6 +51,11 @@ pub(crate) trait Fold: Default + Clone + Debug + Send + Sync + 'static {
         Self::default()
     }
 
+    /// The key of a session that `event` tells of, sealed.
+    fn session_key(_event: &Self::Event) -> Option<(SessionId, &[u8])> {
+        None
+    }
+
     /// What it knows of the repository's keys, if it follows them.
     fn keys(&self) -> Option<&KeyState> {
         None
@@ -65,6 +71,15 @@ impl Fold for backup_core::catalog::Catalog {
 
     fn begin(genesis: &Genesis, epoch: EpochId) -> Self {
         Self::with_keys(keys::begin(genesis, epoch))
+    }
+
+    fn session_key(event: &Self::Event) -> Option<(SessionId, &[u8])> {
+        use backup_core::catalog::Event;
+        match event {
+            Event::DepositAdopted { deposit, .. } => Some((deposit.record.session, &deposit.key)),
+            Event::DepositRecovered { session, key, .. } => Some((*session, key)),
+            _ => None,
+        }
     }
 
     fn keys(&self) -> Option<&KeyState> {
@@ -137,6 +152,7 @@ impl<F: Fold> Journal<F> {
         let keyring = self.keyring.pinned();
         let mut state = F::begin(&genesis, keyring.current());
         events.iter().try_for_each(|event| state.apply(event)).map_err(Error::from)?;
+        keys::note_sessions::<F>(&self.keyring, &events);
         let (name, object) = self.entry(&keyring, (generation, 1), [0; 32], Some(genesis), events)?;
         let digest = *blake3::hash(&object).as_bytes();
         match self.store.create(&name, object).await? {
@@ -238,11 +254,11 @@ impl<F: Fold> Journal<F> {
             events.iter().try_for_each(|event| state.apply(event)).map_err(Error::from)?;
             let number = head.number + 1;
             let keyring = keys::sealing(&self.keyring, head.state.keys());
-            let (name, object) = self.entry(&keyring, (head.generation, number), head.digest, None, events)?;
+            let (name, object) = self.entry(&keyring, (head.generation, number), head.digest, None, events.clone())?;
             let digest = *blake3::hash(&object).as_bytes();
             match self.store.create(&name, object).await? {
                 Created::Conflict => continue,
-                Created::New | Created::AlreadyOurs => {}
+                Created::New | Created::AlreadyOurs => keys::note_sessions::<F>(&self.keyring, &events),
             }
             let generation = head.generation;
             head.number = number;
@@ -268,14 +284,7 @@ impl<F: Fold> Journal<F> {
         if self.own.load(std::sync::atomic::Ordering::Relaxed) {
             return Ok(false);
         }
-        let region = match self.store.head(&ObjectName::new(layout::REGION)?).await? {
-            None => false,
-            // A region is marked before anything else is put there. Later anybody might do so who may add objects.
-            Some(mark) => {
-                let described = self.store.head(&layout::repository()?).await?;
-                described.is_none_or(|described| mark.last_modified <= described.last_modified)
-            }
-        };
+        let region = is_region(&self.store).await?;
         self.own.store(!region, std::sync::atomic::Ordering::Relaxed);
         Ok(region)
     }
@@ -411,6 +420,7 @@ impl<F: Fold> Journal<F> {
         let mut state = F::begin(&genesis, keys::epoch_of(name, object)?);
         keys::recognise(&self.keyring, state.keys());
         entry.events.iter().try_for_each(|event| state.apply(event)).map_err(|e| unfit(name, e))?;
+        keys::note_sessions::<F>(&self.keyring, &entry.events);
         let (digest, state) = (*blake3::hash(object).as_bytes(), Arc::new(state));
         Ok(Head { generation, number: entry.number, digest, state, passed: Arc::default() })
     }
@@ -429,10 +439,26 @@ impl<F: Fold> Journal<F> {
         }
         let state = Arc::make_mut(&mut head.state);
         entry.events.iter().try_for_each(|event| state.apply(event)).map_err(|e| unfit(name, e))?;
+        keys::note_sessions::<F>(&self.keyring, &entry.events);
         head.number = entry.number;
         head.digest = *blake3::hash(object).as_bytes();
         Ok(())
     }
+}
+
+/// Whether what lies in `store` is a region of a repository in another vault.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn is_region(store: &Store) -> Result<bool> {
+    Ok(match store.head(&ObjectName::new(layout::REGION)?).await? {
+        None => false,
+        // A region is marked before anything else is put there. Later anybody might do so who may add objects.
+        Some(mark) => {
+            let described = store.head(&layout::repository()?).await?;
+            described.is_none_or(|described| mark.last_modified <= described.last_modified)
+        }
+    })
 }
 
 fn unfit(name: &ObjectName, error: backup_core::Error) -> Error {

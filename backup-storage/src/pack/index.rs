@@ -226,7 +226,7 @@ impl PackIndex {
         if next + needed as u64 != object_len || segments.len() != trailer.segments as usize {
             return Err(damaged(Error::damaged("its segments do not add up to its length")));
         }
-        let hash = keyring.hash_key(header.epoch)?;
+        let hash = keyring.hash_key_of(header.epoch, name.as_str())?;
         Ok(Ok(Self { name, opener, hash, segments, pieces, offsets, object_len, base: 0 }))
     }
 

@@ -61,6 +61,9 @@ impl Lane {
         }
         let (number, pack) = self.pack.as_mut().ok_or_else(|| Error::internal("a lane has no pack"))?;
         let segment = pack.add(role, &mut self.compressor, plaintext, id)?;
+        if let Some(notes) = &self.shared.notes {
+            notes.note(*number, segment, role, plaintext);
+        }
         Ok((*number, segment))
     }
 

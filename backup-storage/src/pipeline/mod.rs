@@ -29,6 +29,7 @@ use backup_crypto::{EpochId, HashKey};
 use parking_lot::Mutex;
 
 use crate::context::Context;
+use crate::deposit::state::Notes;
 use crate::error::{Error, Result};
 use crate::manifest::{ManifestEntry, ManifestWriter, PackTable};
 use crate::pack::FinishedPack;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) table: PackTable,
     /// Content that interrupted sessions have already stored.
     pub(crate) known: Known,
+    /// Where a host that only writes notes its manifest.
+    pub(crate) notes: Option<Arc<Notes>>,
     /// The first thing that went wrong.
     pub(crate) failure: Failure,
     pub(crate) observer: Arc<dyn Observer>,
@@ -86,11 +89,11 @@ impl Shared {
     pub(crate) fn new(
         context: Arc<Context>,
         session: SessionId,
-        known: Known,
+        (known, notes): (Known, Option<Arc<Notes>>),
         observer: Arc<dyn Observer>,
     ) -> Result<(Arc<Self>, Queues)> {
         let epoch = context.keyring.current();
-        let hash = context.keyring.hash_key(epoch)?;
+        let hash = context.keyring.hash_key_in(epoch, session)?;
         // Twice the workers: one job in hand and one waiting, so that no worker waits for the async side.
         let (jobs, jobs_out) = async_channel::bounded(context.shape.workers * 2);
         let (packs, packs_out) = async_channel::bounded(1);
@@ -101,6 +104,7 @@ impl Shared {
             epoch,
             table: PackTable::default(),
             known,
+            notes,
             failure: Failure::default(),
             observer,
             jobs,
@@ -188,6 +192,11 @@ impl Shared {
 
     fn next_pack(&self) -> PackId {
         PackId { session: self.session, number: self.next_pack.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// How many packs there are so far.
+    pub(crate) fn packs(&self) -> u32 {
+        self.next_pack.load(Ordering::Relaxed)
     }
 
     /// Hands a full pack to the uploads; waits while all of them are busy. Only for worker threads.

@@ -10,6 +10,7 @@ use backup_core::observe::Phase;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
+use super::deposits::{self, FoundDeposit};
 use super::{RecoveredBackup, Skipped};
 use crate::collect::moves;
 use crate::context::Context;
@@ -29,6 +30,8 @@ pub(super) struct Found {
     pub(super) skipped: Vec<Skipped>,
     /// Packs that are gone, and what was copied of them.
     pub(super) moves: BTreeMap<PackId, PackMove>,
+    /// The keys of what hosts that only write have deposited.
+    pub(super) deposits: BTreeMap<SessionId, FoundDeposit>,
     /// The newest generation of the journal that a witness tells of; 1 when none does.
     pub(super) generation: u32,
 }
@@ -67,14 +70,26 @@ struct Looked {
 /// Reads the footers of all packs, and the manifests that they lead to.
 pub(super) async fn find(context: &Arc<Context>, listing: &Listing, work: &Work) -> Result<Found> {
     let mut found = Found { generation: 1, ..Found::default() };
+    let mut witnesses = BTreeMap::new();
+    for session in &listing.witnesses {
+        if let Some(witness) = witness_of(context, *session).await? {
+            found.generation = found.generation.max(witness.place.generation);
+            witnesses.insert(*session, witness.backup);
+        }
+    }
+    let witnessed = witnesses.keys().copied().collect();
+    found.deposits = deposits::find(context, listing, &witnessed, &mut found.skipped).await?;
     // Packs as they lie there; what the open repository remembers may be older than whatever happened.
     let cache = Arc::new(PackCache::new(Arc::clone(context), Places::Found(Arc::default())));
     let mut roots: BTreeMap<SessionId, Candidate> = BTreeMap::new();
-    let ids: Vec<_> = listing.packs.keys().copied().collect();
+    // Of what nobody has adopted nothing is looked at.
+    let waits = |id: &PackId| found.deposits.get(&id.session).is_some_and(|deposit| !deposit.adopted);
+    let ids: Vec<_> = listing.packs.keys().filter(|id| !waits(id)).copied().collect();
     let mut looks = stream::iter(ids)
         .map(|id| {
             let cache = &cache;
-            async move { (id, look(cache, id).await) }
+            let deposited = found.deposits.contains_key(&id.session);
+            async move { (id, look(cache, id, deposited).await) }
         })
         .buffered(context.shape.transfers * 4)
         .boxed();
@@ -106,18 +121,15 @@ pub(super) async fn find(context: &Arc<Context>, listing: &Listing, work: &Work)
                 continue;
             }
             let place = ManifestRef { pack, segment, digest: *blake3::hash(&bytes).as_bytes() };
+            // Its host may have added another since.
+            if found.deposits.get(&pack.session).is_some_and(|deposit| deposit.root != place) {
+                continue;
+            }
             // A session writes one root. Of several the last one would be the one that it went on with.
             roots.insert(pack.session, Candidate { root, place });
         }
     }
     drop(looks);
-    let mut witnesses = BTreeMap::new();
-    for session in &listing.witnesses {
-        if let Some(witness) = witness_of(context, *session).await? {
-            found.generation = found.generation.max(witness.place.generation);
-            witnesses.insert(*session, witness.backup);
-        }
-    }
     let moves = Arc::new(found.moves.clone());
     let cache = Arc::new(PackCache::new(Arc::clone(context), Places::Found(moves)));
     for candidate in roots.into_values() {
@@ -133,15 +145,17 @@ pub(super) async fn find(context: &Arc<Context>, listing: &Listing, work: &Work)
     Ok(found)
 }
 
-/// The roots in a pack, and what was copied into it.
-async fn look(cache: &PackCache, id: PackId) -> Result<Looked> {
+/// The roots in a pack, and what was copied into it. Into a pack that was `deposited` nothing was copied, whatever it says.
+async fn look(cache: &PackCache, id: PackId, deposited: bool) -> Result<Looked> {
     let index = cache.index(id).await?;
     let mut looked = Looked::default();
     let mut roots = Vec::new();
     for (segment, info) in (0..).zip(index.segments()) {
         match info.role {
             Role::ManifestRoot => roots.push((segment, cache.segment_once(id, segment).await?)),
-            Role::Moves => looked.moves.extend(moves::decode(id, &cache.segment_once(id, segment).await?)?),
+            Role::Moves if !deposited => {
+                looked.moves.extend(moves::decode(id, &cache.segment_once(id, segment).await?)?);
+            }
             _ => {}
         }
     }

@@ -9,15 +9,20 @@
 //! too, because the writer died between the two. Both are therefore recovered, since an uncommitted backup that is complete
 //! harms nobody while a committed one that is left out is lost; [`RecoveredBackup::witnessed`] tells them apart.
 //!
+//! Of what hosts that only write have deposited, those are recovered that a witness speaks of: only who has the keys writes one, after an adoption. The
+//! others wait; hosts are forgotten, and nobody can tell one that may deposit from one that was removed.
+//!
 //! The log is found by its pieces. It is listed only after the new generation was begun: from then on no log writer of the old one
 //! acknowledges, and no compaction of the old one deletes, so what is listed is all that was ever promised.
 
+mod deposits;
 mod find;
 mod log;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use backup_core::SessionId;
 use backup_core::catalog::{BackupRecord, Catalog, Event, PackId, PackMove};
 use backup_core::engine::Work;
 use backup_core::log::LineageRecord;
@@ -33,6 +38,7 @@ use crate::layout;
 use crate::log::{LogCache, stored};
 use crate::repository::{Description, parse_key};
 use crate::verify::Listing;
+use deposits::FoundDeposit;
 use find::Found;
 use log::FoundLog;
 
@@ -99,7 +105,7 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
     let listing = Listing::read(&context.store).await?;
     work.started(Phase::Inspect, Some(listing.packs.len() as u64), Unit::Items);
     let found = find::find(context, &listing, work).await?;
-    let Found { mut backups, mut skipped, moves, generation: witnessed } = found;
+    let Found { mut backups, mut skipped, moves, deposits, generation: witnessed } = found;
     work.ended(Phase::Inspect);
     // What others reuse comes first, and what was begun earlier has the smaller id.
     backups.sort_by_key(|backup| (backup.record.ended_at, backup.record.id));
@@ -122,7 +128,7 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
     // writers may still remember them.
     let listed = journal.listing().await?.last_key_value().map_or(1, |(generation, _)| *generation);
     let mut generation = listed.max(witnessed);
-    let mut entries = entries(&moves, &backups)?.into_iter();
+    let mut entries = entries(context, (&moves, &backups), &deposits)?.into_iter();
     let first = entries.next().unwrap_or_default();
     let mut tries = 0;
     let parts = loop {
@@ -147,7 +153,11 @@ async fn run(context: &Arc<Context>, journal: &Journal<Catalog>, work: &Work) ->
 }
 
 /// The events of the new generation, as they go into its entries.
-fn entries(moves: &BTreeMap<PackId, PackMove>, backups: &[RecoveredBackup]) -> Result<Vec<Vec<Event>>> {
+fn entries(
+    context: &Context,
+    (moves, backups): (&BTreeMap<PackId, PackMove>, &[RecoveredBackup]),
+    deposits: &BTreeMap<SessionId, FoundDeposit>,
+) -> Result<Vec<Vec<Event>>> {
     let mut entries: Vec<Vec<Event>> = Vec::new();
     let mut room = 0;
     let mut by_session: BTreeMap<_, Vec<PackMove>> = BTreeMap::new();
@@ -158,8 +168,14 @@ fn entries(moves: &BTreeMap<PackId, PackMove>, backups: &[RecoveredBackup]) -> R
         let chunks: Vec<_> = moves.chunks(MOVES).map(<[PackMove]>::to_vec).collect();
         chunks.into_iter().map(move |moves| Event::PacksRecovered { session, moves })
     });
+    let mut keys = Vec::new();
+    // All of them: a backup may need packs of one that is gone.
+    for (session, FoundDeposit { host, key, .. }) in deposits.iter().filter(|(_, deposit)| deposit.adopted) {
+        let key = key.seal(&context.keyring, *session)?;
+        keys.push(Event::DepositRecovered { session: *session, host: *host, key });
+    }
     let backups = backups.iter().map(|backup| Event::BackupRecovered { record: Box::new(backup.record.clone()) });
-    for event in moved.chain(backups) {
+    for event in moved.chain(keys).chain(backups) {
         let len =
             minicbor::to_vec(&event).map_err(|e| Error::internal("an event cannot be encoded").with_source(e))?.len();
         match entries.last_mut() {

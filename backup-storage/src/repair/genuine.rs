@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use backup_core::SessionId;
 use backup_core::catalog::{Catalog, PackId};
 use bytes::Bytes;
 
 use crate::context::Context;
+use crate::deposit::genuine::{self, Found};
 use crate::error::{Error, Result};
 use crate::fetch::blocking;
 use crate::keys::succession;
@@ -38,6 +40,9 @@ impl Genuine {
             Some(SessionObject::Pack(pack)) => return self.pack(pack, object).await,
             Some(SessionObject::Witness(session)) => return witness::open(keyring, session, &object).map(drop),
             Some(SessionObject::Alive(_)) => return Ok(()),
+            Some(SessionObject::Deposit(session)) => return self.deposit(session, &object),
+            // Nothing depends on it, and whoever adopts writes it again.
+            Some(SessionObject::Answer(_)) => return Ok(()),
             None => {}
         }
         if name::parse(name.as_str()).is_some() {
@@ -73,6 +78,15 @@ impl Genuine {
     async fn pack(&self, pack: PackId, object: Bytes) -> Result<()> {
         let context = Arc::clone(&self.context);
         blocking(move || opens(&context, pack, &object)).await
+    }
+
+    fn deposit(&self, session: SessionId, object: &[u8]) -> Result<()> {
+        match genuine::judge(&self.context.keyring, session, object)? {
+            Found::Genuine(_) => Ok(()),
+            Found::Untold(error) => Err(error),
+            Found::Foreign(text) => Err(Error::damaged(text)),
+            Found::Nothing => Err(Error::internal("an object that was read is nothing")),
+        }
     }
 
     async fn piece(&self, name: &ObjectName, object: Bytes) -> Result<()> {

@@ -169,7 +169,7 @@ fn counts(catalog: &Catalog, name: &ObjectName) -> bool {
     let text = name.as_str();
     match layout::session_object(text) {
         Some(SessionObject::Pack(id)) => is_needed(catalog, id.session),
-        Some(SessionObject::Witness(_) | SessionObject::Alive(_)) => false,
+        Some(_) => false,
         None => {
             let wrap = layout::key_place(text).is_some() && catalog.keys().gone().all(|gone| gone.name != text);
             wrap || layout::epoch_place(text).is_some() || crate::log::name::parse(text).is_some()
@@ -200,7 +200,9 @@ fn is_needed(catalog: &Catalog, session: SessionId) -> bool {
 
 fn is_witness(catalog: &Catalog, name: &ObjectName) -> bool {
     match layout::session_object(name.as_str()) {
-        Some(SessionObject::Witness(session)) => is_needed(catalog, session),
+        Some(SessionObject::Witness(session) | SessionObject::Deposit(session) | SessionObject::Answer(session)) => {
+            is_needed(catalog, session)
+        }
         _ => false,
     }
 }

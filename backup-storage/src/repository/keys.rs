@@ -58,6 +58,8 @@ impl Repository {
     /// [`InvalidInput`](ErrorKind::InvalidInput), before anything is written, for the last recipient, for one that there is not, and when somebody who stays is not given, who is
     /// named. [`Conflict`](ErrorKind::Conflict) when others change the keys again and again.
     /// [`Unavailable`](ErrorKind::Unavailable). Where the store refuses to delete, what is left is told and no error.
+    ///
+    /// What hosts that only write have deposited is adopted before, as far as that is possible; then they need other files, as it knew their secrets.
     #[tracing::instrument(skip_all, fields(service = %self.context.service))]
     pub async fn remove_recipient(
         &self,
@@ -66,7 +68,13 @@ impl Repository {
         by: &Actor,
         work: &Work,
     ) -> Result<ChangedKeys> {
-        uncancelled(work, self.changes(by).remove(recipient, given)).await
+        // What is deposited later could be by the one who is removed. That it cannot be adopted now is no reason to let him stay.
+        if let Err(error) = self.adopt_deposits(work).await {
+            tracing::warn!(%error, "what hosts have deposited was not adopted before a recipient is removed");
+        }
+        let changed = uncancelled(work, self.changes(by).remove(recipient, given)).await?;
+        self.tell_hosts().await;
+        Ok(changed)
     }
 
     /// Begins a new epoch for all present recipients. Only keys are stored, whatever the size of the repository.

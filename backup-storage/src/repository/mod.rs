@@ -260,9 +260,12 @@ impl Repository {
         self.context.keyring.suite()
     }
 
-    #[cfg(test)]
     pub(crate) fn context(&self) -> &Arc<Context> {
         &self.context
+    }
+
+    pub(crate) fn journal(&self) -> &Journal<Catalog> {
+        &self.journal
     }
 
     /// The store, at the repository's prefix.
@@ -417,7 +420,8 @@ impl backup_core::repository::Repository for Repository {
         let catalog = self.journal.refresh().await?;
         let parent = match parent {
             ParentChoice::None => None,
-            ParentChoice::Newest => catalog.latest_sound().cloned(),
+            // What a host has deposited that only writes is built on by whoever names it.
+            ParentChoice::Newest => catalog.latest_own().cloned(),
             ParentChoice::Backup(id) => Some(catalog.existing(id).map_err(Rejected::asked)?.clone()),
         };
         let (context, journal) = (Arc::clone(&self.context), Arc::clone(&self.journal));

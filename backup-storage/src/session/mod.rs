@@ -2,6 +2,7 @@
 
 mod adopt;
 mod alive;
+mod ledger;
 mod parent;
 mod patch;
 mod sink;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use backup_core::catalog::{BackupRecord, Catalog, CloseReason, Event, ManifestRef, PackId, Totals};
+use backup_core::catalog::{BackupRecord, Catalog, Event, ManifestRef, PackId, Totals};
 use backup_core::engine::{BackupSink, BackupSource, Work};
 use backup_core::observe::{Phase, Unit};
 use backup_core::repository::BackupSession;
@@ -29,17 +30,25 @@ use crate::pack::{Role, SEGMENT};
 use crate::pipeline::known::Known;
 use crate::pipeline::{Manifest, Queues, Shared, upload, worker};
 use crate::reader::BackupReader;
-use crate::witness::{self, Witness};
+pub(crate) use ledger::Ledger;
 use parent::Parent;
 use sink::Sink;
 
 /// Blobs of a root up to this size stand in the root itself.
 const INLINE_BLOB: usize = 64 << 10;
 
+/// What a session is from its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) session: SessionId,
+    pub(crate) backup: BackupId,
+    pub(crate) started_at: Timestamp,
+}
+
 /// A session of a repository.
 pub(crate) struct Session {
     shared: Arc<Shared>,
-    journal: Arc<Journal<Catalog>>,
+    ledger: Ledger,
     backup: BackupId,
     started_at: Timestamp,
     parent: Option<Arc<Parent>>,
@@ -79,20 +88,31 @@ impl Session {
             known = Known::default();
         }
         let parent = match parent {
-            Some(record) => {
-                let reader = BackupReader::open(Arc::clone(&context), Arc::clone(cache), record).await?;
-                Some(Arc::new(Parent::new(Arc::new(reader))))
-            }
+            Some(record) => Some(BackupReader::open(Arc::clone(&context), Arc::clone(cache), record).await?),
             None => None,
         };
+        let begun = Begun { session, backup, started_at };
+        Self::start(&context, begun, (parent, known), Ledger::Journal(journal), work)
+    }
+
+    /// Starts the pipeline of a session that `ledger` knows of, or need not know of.
+    pub(crate) fn start(
+        context: &Context,
+        begun: Begun,
+        (parent, known): (Option<BackupReader>, Known),
+        ledger: Ledger,
+        work: &Work,
+    ) -> Result<Self> {
+        let Begun { session, backup, started_at } = begun;
+        let parent = parent.map(|reader| Arc::new(Parent::new(Arc::new(reader))));
         // All of it is sealed in one epoch, whatever begins meanwhile: hashes of blocks belong to one.
-        let pinned = context.pinned();
-        let (shared, Queues { jobs, packs }) = Shared::new(pinned, session, known, Arc::clone(work.observer()))?;
+        let (pinned, observer) = (context.pinned(), Arc::clone(work.observer()));
+        let (shared, Queues { jobs, packs }) = Shared::new(pinned, session, (known, ledger.notes()), observer)?;
         let workers = worker::spawn(&shared, &jobs)?;
         let uploads = upload::spawn(&shared, &packs);
         let sink = Arc::new(Sink::new(Arc::clone(&shared), parent.clone()));
         let work = work.clone();
-        Ok(Self { shared, journal, backup, started_at, parent, sink, workers, uploads, work })
+        Ok(Self { shared, ledger, backup, started_at, parent, sink, workers, uploads, work })
     }
 
     /// Lets the workers finish what was put.
@@ -122,9 +142,7 @@ impl Session {
         self.uploads.abort_all();
         // The failure that was just set is not news.
         let _ = self.drain().await;
-        let at = self.shared.context.env.now();
-        let closed = Event::SessionClosed { session: self.shared.session, at, reason: CloseReason::Abandoned };
-        self.journal.commit(vec![closed]).await.map(drop)
+        self.ledger.give_up(&self.shared).await
     }
 
     async fn finish(&mut self, snapshot: Snapshot) -> Result<BackupRecord> {
@@ -161,13 +179,7 @@ impl Session {
             root.reused,
             root.snapshot,
         );
-        let place = self.journal.commit(vec![Event::BackupCommitted { record: Box::new(record.clone()) }]).await?;
-        // The backup exists from here on. The witness only makes a later loss of the journal's end visible.
-        let witness = Witness { backup: self.backup, place };
-        if let Err(error) = witness::write(&self.shared.context, self.shared.session, &witness).await {
-            tracing::warn!(%error, backup = %self.backup, "the witness of a commit could not be written");
-        }
-        self.journal.checkpoint_when_far().await;
+        self.ledger.commit(&self.shared, &record).await?;
         self.work.ended(Phase::Commit);
         Ok(record)
     }
@@ -243,7 +255,8 @@ impl BackupSession for Session {
     }
 
     fn parent_source(&self) -> Option<Arc<dyn BackupSource>> {
-        self.parent.as_ref().map(|parent| parent.source())
+        // What a host that only writes knows of its parent has no content.
+        self.parent.as_ref().filter(|_| self.ledger.reads()).map(|parent| parent.source())
     }
 
     fn sink(&self) -> Arc<dyn BackupSink> {

@@ -9,9 +9,10 @@ use backup_crypto::EpochId;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::Result;
+use crate::keyring::DEPOSITS;
 use crate::manifest::{BlockMap, Content, Extent, ManifestEntry, PackTable};
 use crate::pipeline::Shared;
-use crate::pipeline::parent::ParentContent;
+use crate::pipeline::parent::{ParentContent, UNKNOWN};
 use crate::reader::BackupReader;
 
 /// Time stamps of files are coarse, and clocks are set: what was changed this shortly before the parent began might have
@@ -71,6 +72,11 @@ impl Parent {
         let extents = self.reader.content(entry).await?;
         let hashes = self.reader.block_map(entry).await?;
         let epoch = EpochId(entry.blocks.epoch());
+        if epoch == DEPOSITS && epoch != shared.epoch {
+            // Hashes of one of the hosts that only write, and the map does not say of which.
+            let unknown = vec![UNKNOWN; hashes.len()];
+            return Ok(ParentContent::new(entry.len, self.adopt(&shared.table, extents), unknown, None));
+        }
         let key = if epoch == shared.epoch { None } else { Some(shared.context.keyring.hash_key(epoch)?) };
         Ok(ParentContent::new(entry.len, self.adopt(&shared.table, extents), hashes, key))
     }

@@ -129,11 +129,15 @@ impl History {
                 {
                     history.broken.insert(number, format!("it does not fit what came before: {rejected}"));
                 }
-                if let Event::BackupCommitted { record } | Event::BackupRecovered { record } = event {
-                    history.told.push((number, record.id));
-                    history.records.insert(record.id, (**record).clone());
-                }
+                let record = match event {
+                    Event::BackupCommitted { record } | Event::BackupRecovered { record } => &**record,
+                    Event::DepositAdopted { deposit, .. } => &deposit.record,
+                    _ => continue,
+                };
+                history.told.push((number, record.id));
+                history.records.insert(record.id, record.clone());
             }
+            keys::note_sessions::<Catalog>(&context.keyring, &entry.events);
         }
         history.keys = catalog.keys().clone();
         // What has expired is nobody's to restore, and may be gone.

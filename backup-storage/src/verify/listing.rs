@@ -17,6 +17,8 @@ pub(crate) struct Listing {
     pub(crate) packs: BTreeMap<PackId, u64>,
     /// Sessions that have a witness.
     pub(crate) witnesses: BTreeSet<SessionId>,
+    /// Sessions that end with a deposit.
+    pub(crate) deposits: BTreeSet<SessionId>,
     pub(crate) keys: Vec<ObjectName>,
     /// What tells of the succession of epochs.
     pub(crate) epochs: Vec<ObjectName>,
@@ -44,7 +46,10 @@ impl Listing {
                 Some(SessionObject::Witness(session)) => {
                     listing.witnesses.insert(session);
                 }
-                Some(SessionObject::Alive(_)) => {}
+                Some(SessionObject::Deposit(session)) => {
+                    listing.deposits.insert(session);
+                }
+                Some(SessionObject::Alive(_) | SessionObject::Answer(_)) => {}
                 None if name.strip_prefix(layout::KEYS).is_some_and(|rest| rest.starts_with('/')) => {
                     listing.keys.push(object.name);
                 }
@@ -52,6 +57,8 @@ impl Listing {
                 None if name == layout::repository()?.as_str() || layout::entry_place(name).is_some() => {}
                 // Whoever opens the journal finds out what they are worth.
                 None if layout::checkpoint_place(name).is_some() || name == layout::REGION => {}
+                // Nothing depends on what it says.
+                None if layout::noticed(name).is_some() => {}
                 // The log has a verification of its own.
                 None if crate::log::name::parse(name).is_some() => {}
                 None => {

@@ -11,6 +11,7 @@
 //! Memory grows with the number of packs (and, at the deeper levels, of their segments), not with the number of entries.
 
 mod choice;
+mod deposits;
 mod findings;
 mod history;
 mod listing;
@@ -101,6 +102,8 @@ async fn run(
     let mut manifests = Manifests { context: Arc::clone(context), cache: Arc::clone(&cache), needed: BTreeMap::new() };
     // Sessions that are not known to be without use.
     let mut held = history.open.clone();
+    held.extend(listing.deposits.iter().filter(|session| history.catalog.session(**session).is_none()));
+    deposits::check(context, &history, (&mut report, &mut findings)).await?;
     for record in history.records.values() {
         if !manifests.learn(record, &mut findings).await? {
             held.insert(record.session);

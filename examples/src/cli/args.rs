@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{
-    backup, collect, compact, drill, expire, export, hold, key, log, look, plan, rebuild, repair, replicate, restore,
-    service, show, verify,
+    adopt, backup, collect, compact, drill, expire, export, hold, key, log, look, plan, rebuild, repair, replicate,
+    restore, service, show, verify,
 };
 use super::engines::{OnEngine, Scratch, Source, Stream, Target};
 
@@ -65,6 +65,8 @@ pub(crate) enum Command {
     /// Capture the change stream until interrupted, or store collected pieces of it
     #[command(subcommand)]
     Log(OnEngine<Stream, log::LogArgs>),
+    /// Make backups of what hosts that only write have deposited; a collection does the same
+    Adopt(adopt::AdoptArgs),
     /// Merge the small objects of the log into large ones; safe beside a capture
     Compact(compact::CompactArgs),
     /// Take away what nobody needs: condemn what backups let go have left, and delete what was condemned long enough ago

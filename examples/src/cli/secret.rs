@@ -1,5 +1,8 @@
 //! Keys and passphrases as they stand in files: the first line says by its form what it is.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use backup_core::{Error, Result};
@@ -29,6 +32,14 @@ pub(crate) fn recipient(file: &Path) -> Result<Recipient> {
         Ok(text) if text.starts_with("backup1") => public(text),
         _ => Ok(identity(file)?.to_recipient()),
     }
+}
+
+/// Makes `file`, which must not exist, with `text` that only its owner can read.
+pub(crate) fn create(file: &Path, text: &str) -> Result<()> {
+    let at = |e| Error::io(format!("secret file {}", file.display()), e);
+    let mut options = OpenOptions::new();
+    let mut open = options.write(true).create_new(true).mode(0o600).open(file).map_err(at)?;
+    open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).map_err(at)
 }
 
 /// A public key.

@@ -1,10 +1,12 @@
 //! From options to an open repository.
 
+use std::path::Path;
+
 use backup_core::engine::Work;
 use backup_core::{Error, Result, ServiceId};
 use backup_crypto::Identity;
 use backup_storage::store::{Store, StoreSettings};
-use backup_storage::{CreateOptions, Repository, RepositorySettings};
+use backup_storage::{CreateOptions, DepositRepository, HostFile, Repository, RepositorySettings};
 
 /// Which repository, and how it is unlocked.
 #[derive(Debug)]
@@ -38,6 +40,22 @@ impl Place {
         })
         .await
     }
+}
+
+/// Opens the repository of a host that only writes.
+pub(crate) async fn open_as_host(
+    vault: &str,
+    file: HostFile,
+    state: Option<&Path>,
+    work: &Work,
+) -> Result<DepositRepository> {
+    must_exist(vault)?;
+    work.run(async {
+        let store = Store::open(vault, &StoreSettings::default())?;
+        let settings = RepositorySettings::default();
+        Ok(DepositRepository::open(&store, file, state, &settings, work.env().clone()).await?)
+    })
+    .await
 }
 
 /// Opening a store makes its directory. Only what creates a repository may do that: elsewhere a missing one is a mistyped URL.

@@ -1,12 +1,14 @@
 //! `backup ENGINE`: take a backup, or one after the other.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use backup_core::catalog::BackupRecord;
+use backup_core::repository::Repository;
 use backup_core::run::{self, BackupOptions};
 use backup_core::{BackupEngine, Error, ErrorKind};
 use backup_storage::store::{Store, StoreSettings};
-use backup_storage::{Quorum, QuorumHeld, Repository};
+use backup_storage::{DepositRepository, Quorum, QuorumHeld};
 use clap::Args;
 use serde::Serialize;
 
@@ -29,11 +31,17 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "DURATION", value_parser = interval, conflicts_with = "full")]
     every: Option<Duration>,
     /// A further region, made by `replicate --to`, that the backup is copied to before it counts as taken; may be given several times
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "host_file")]
     region: Vec<String>,
     /// How many of the regions must have the backup; all of them by default
     #[arg(long, value_name = "COUNT", requires = "region")]
     quorum: Option<usize>,
+    /// Deposit it as a host that only writes, with the file that `key host add` has made; no passphrase and no key is needed
+    #[arg(long, value_name = "FILE")]
+    host_file: Option<PathBuf>,
+    /// Folder in which the host remembers its last backup, so that the next one stores only what has changed; it is made where it is not there
+    #[arg(long, value_name = "DIR", requires = "host_file")]
+    host_state: Option<PathBuf>,
 }
 
 impl BackupArgs {
@@ -60,19 +68,35 @@ struct TakenView<'a> {
     regions: Option<QuorumHeld>,
 }
 
-/// Takes one backup, and waits for the regions that are to have it.
-async fn take(
-    cx: &Context<'_, '_>,
-    repository: &Repository,
-    source: &dyn BackupEngine,
-    (options, quorum): (BackupOptions, Option<&Quorum>),
-) -> Result<(BackupRecord, Option<QuorumHeld>), Error> {
-    let backup = run::backup(repository, source, options, cx.work()).await?;
-    let held = match quorum {
-        Some(quorum) => Some(repository.replicate_until(quorum, backup.id, cx.work()).await?),
-        None => None,
-    };
-    Ok((backup, held))
+/// Where backups go.
+enum Vault {
+    /// Into a repository, and into further regions of it before they count as taken.
+    Own(backup_storage::Repository, Option<Quorum>),
+    /// Beside it, by a host that only writes.
+    Host(DepositRepository),
+}
+
+impl Vault {
+    /// Takes one backup, and waits for the regions that are to have it.
+    async fn take(
+        &self,
+        cx: &Context<'_, '_>,
+        source: &dyn BackupEngine,
+        options: BackupOptions,
+    ) -> Result<(BackupRecord, Option<QuorumHeld>), Error> {
+        let repository: &dyn Repository = match self {
+            Self::Own(repository, _) => repository,
+            Self::Host(repository) => repository,
+        };
+        let backup = run::backup(repository, source, options, cx.work()).await?;
+        let held = match self {
+            Self::Own(repository, Some(quorum)) => {
+                Some(repository.replicate_until(quorum, backup.id, cx.work()).await?)
+            }
+            _ => None,
+        };
+        Ok((backup, held))
+    }
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -84,14 +108,18 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Source, BackupArgs>) -> Result<(), Failure> {
     let source = engine.source()?;
+    let BackupArgs { every, host_file, host_state, .. } = &engine.options;
     let quorum = engine.options.quorum()?;
-    let repository = cx.open().await?;
-    if let Some(every) = engine.options.every {
-        return series(cx, &repository, source.as_ref(), (every, quorum.as_ref())).await;
+    let vault = match host_file {
+        Some(file) => Vault::Host(cx.open_as_host(file, host_state.as_deref()).await?),
+        None => Vault::Own(cx.open().await?, quorum),
+    };
+    if let Some(every) = *every {
+        return series(cx, &vault, source.as_ref(), every).await;
     }
     let options = if engine.options.full { BackupOptions::full() } else { BackupOptions::default() };
     let begun = cx.work().env().clock().monotonic();
-    let (backup, regions) = take(cx, &repository, source.as_ref(), (options, quorum.as_ref())).await?;
+    let (backup, regions) = vault.take(cx, source.as_ref(), options).await?;
     let took = cx.work().env().clock().monotonic().saturating_sub(begun);
     if cx.json() {
         return cx.document(&TakenView { backup: BackupView::from(&backup), regions });
@@ -105,6 +133,9 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, engine: OnEngine<Source, Backu
     cx.table(&table)?;
     cx.remark_findings(&backup.snapshot.findings);
     remark_regions(cx, regions.as_ref());
+    if engine.options.host_file.is_some() {
+        cx.remark("it is deposited, and a backup once somebody with the keys has adopted it");
+    }
     Ok(())
 }
 
@@ -129,16 +160,16 @@ struct SeriesView<'a> {
 /// Takes backups until it is told to end.
 async fn series(
     cx: &mut Context<'_, '_>,
-    repository: &Repository,
+    vault: &Vault,
     source: &dyn BackupEngine,
-    (every, quorum): (Duration, Option<&Quorum>),
+    every: Duration,
 ) -> Result<(), Failure> {
     let env = cx.work().env().clone();
     let mut view = SeriesView::default();
     let mut newest: Option<BackupRecord> = None;
     loop {
         let due = env.clock().monotonic().saturating_add(every);
-        match take(cx, repository, source, (BackupOptions::default(), quorum)).await {
+        match vault.take(cx, source, BackupOptions::default()).await {
             Ok((backup, held)) => {
                 view.taken += 1;
                 view.stored_bytes += backup.stored_bytes;

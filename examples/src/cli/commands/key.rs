@@ -1,7 +1,5 @@
-//! `key list|add|remove|rotate|generate`: who can open the repository.
+//! `key list|add|remove|rotate|generate|host`: who can open the repository, and who may write to it without that.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use backup_core::catalog::{Actor, Role};
@@ -12,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Context;
+use super::host::{self, HostCommand};
 use crate::cli::failure::Failure;
 use crate::cli::secret;
 use crate::table::{Cell, Table};
@@ -32,6 +31,9 @@ pub(crate) enum KeyCommand {
     },
     /// Begin a new key for all recipients
     Rotate(Others),
+    /// Hosts that only write: they deposit backups, and open nothing
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Make a key pair; the public key is printed
     Generate {
         /// File for the secret key; it must not exist
@@ -80,6 +82,7 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, command: KeyCommand) -> Result
     let by = Actor::new(Role::Operator, "backupctl");
     match command {
         KeyCommand::List => list(cx).await,
+        KeyCommand::Host(command) => host::run(cx, command, &by).await,
         KeyCommand::Generate { file } => generate(cx, &file),
         KeyCommand::Add(args) => {
             let holder = KeyHolder::Recipient(new(&args)?);
@@ -97,6 +100,9 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, command: KeyCommand) -> Result
             let repository = cx.open().await?;
             let changed = repository.remove_recipient(&recipient, &given, &by, cx.work()).await?;
             cx.remark("who has kept an older key can still read what was sealed with it");
+            for host in repository.hosts().await?.iter().filter(|host| host.outdated) {
+                cx.remark(&format!("host {} needs another file: remove it, and add it again", host.label));
+            }
             changed_keys(cx, &changed, "opens nothing that is written from now on")
         }
         KeyCommand::Rotate(others) => {
@@ -142,12 +148,9 @@ async fn list(cx: &mut Context<'_, '_>) -> Result<(), Failure> {
 
 fn generate(cx: &mut Context<'_, '_>, file: &std::path::Path) -> Result<(), Failure> {
     let secret = X25519SecretKey::generate(&OsEntropy);
-    let at = |e| Error::io(format!("secret file {}", file.display()), e);
-    let mut options = std::fs::OpenOptions::new();
-    let mut open = options.write(true).create_new(true).mode(0o600).open(file).map_err(at)?;
-    let text = secret.to_secret_text();
-    open.write_all(text.as_bytes()).and_then(|()| open.write_all(b"\n")).map_err(at)?;
-    open.sync_all().map_err(at)?;
+    let mut text = secret.to_secret_text();
+    text.push('\n');
+    secret::create(file, &text)?;
     let public = secret.public_key();
     let view = GeneratedView { public: public.to_string(), recipient: public.id().to_string() };
     if cx.json() {

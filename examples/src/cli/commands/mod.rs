@@ -1,5 +1,6 @@
 //! One file per command. Each gets a [`Context`] and its own options, and says its result once, at the end.
 
+pub(crate) mod adopt;
 pub(crate) mod backup;
 pub(crate) mod collect;
 pub(crate) mod compact;
@@ -7,6 +8,7 @@ pub(crate) mod drill;
 pub(crate) mod expire;
 pub(crate) mod export;
 pub(crate) mod hold;
+pub(crate) mod host;
 mod init;
 pub(crate) mod key;
 mod list;
@@ -22,13 +24,14 @@ pub(crate) mod show;
 pub(crate) mod verify;
 mod windows;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::catalog::BackupRecord;
 use backup_core::engine::Work;
 use backup_core::{Error, Finding, Result, ServiceId, Severity};
 use backup_crypto::{Identity, Passphrase};
-use backup_storage::Repository;
+use backup_storage::{DepositRepository, Repository};
 use clap::CommandFactory;
 use clap::error::ErrorKind as Misuse;
 use serde::Serialize;
@@ -45,6 +48,7 @@ use crate::table::{Cell, Table};
 pub(crate) async fn run(mut cx: Context<'_, '_>, command: Command) -> Result<(), Failure> {
     let outcome = match command {
         Command::Init => init::run(&mut cx).await,
+        Command::Adopt(args) => adopt::run(&mut cx, args).await,
         Command::Backup(engine) => backup::run(&mut cx, engine).await,
         Command::Log(engine) => log::run(&mut cx, engine).await,
         Command::Collect(args) => collect::run(&mut cx, args).await,
@@ -111,6 +115,17 @@ impl<'a, 'h> Context<'a, 'h> {
     async fn open(&mut self) -> Result<Repository, Failure> {
         let place = self.place()?;
         Ok(place.open(&self.work).await?)
+    }
+
+    /// Opens the repository as the host of `file`, which only writes and remembers its backups in the folder `state`.
+    async fn open_as_host(&mut self, file: &Path, state: Option<&Path>) -> Result<DepositRepository, Failure> {
+        let file = host::read(self, file)?;
+        let named = self.global.service.as_deref().or_else(|| self.host.variable("BACKUP_SERVICE"));
+        if let Some(named) = named.filter(|named| *named != file.service().as_str()) {
+            let own = file.service();
+            return Err(Error::invalid(format!("the file of the host is for service {own}, not for {named}")).into());
+        }
+        Ok(super::vault::open_as_host(&self.vault_url()?, file, state, &self.work).await?)
     }
 
     fn place(&mut self) -> Result<Place, Failure> {
