@@ -6,21 +6,23 @@
 use std::path::PathBuf;
 
 use backup_core::catalog::{
-    Actor, BackupRecord, Catalog, Condemned, DrillCheck, DrillOutcome, DrillRecord, DrillStep, Event, KeyChange,
-    ManifestRef, Origin, PackDamage, PackId, PackMove, RestorePurpose, Role as ActorRole, RunPurpose, ServiceChange,
-    ServiceSpec, SessionPacks, Totals, Verification, VerifyPass, VerifyPlace, Wrap,
+    Actor, BackupRecord, Catalog, Condemned, Deposit, DrillCheck, DrillOutcome, DrillRecord, DrillStep, Event,
+    HostChange, KeyChange, ManifestRef, Origin, PackDamage, PackId, PackMove, Refusal, RestorePurpose,
+    Role as ActorRole, RunPurpose, ServiceChange, ServiceSpec, SessionPacks, Totals, Verification, VerifyPass,
+    VerifyPlace, Wrap,
 };
 use backup_core::entry::{ContentIdentity, EntryKind, EntryMeta, EntryPath};
 use backup_core::env::Env;
 use backup_core::log::{AsOf, LineageRecord, LogEpoch, LogIndex, LogPurpose, NamedPoint, Notation, Note, TimeSample};
 use backup_core::{
-    BackupId, Consistency, DrillId, Finding, Group, Lineage, LogPosition, LossyItem, Member, MemberName, ServiceId,
-    SessionId, Severity, Snapshot,
+    BackupId, Consistency, DrillId, Finding, Group, HostId, Lineage, LogPosition, LossyItem, Member, MemberName,
+    ServiceId, SessionId, Severity, Snapshot,
 };
 use backup_crypto::{EpochId, ObjectKind, RepositoryId, Suite};
 
 use crate::envelope;
 use crate::journal::{Entry, EpochRecord, FORMAT, Genesis, Place, PlainObject};
+use crate::keyring::Keyring;
 use crate::keyring::tests::keyring;
 use crate::keys::succession::{self, Succession};
 use crate::layout;
@@ -474,4 +476,70 @@ fn packs() {
         index.open(segment, &stored[range.start as usize..range.end as usize], &mut scratch, &mut out).unwrap();
         assert_eq!(out, content);
     }
+}
+
+#[test]
+fn deposits() {
+    use crate::deposit::paper::{self, Answer, Notice, tests as papers};
+    let now = Env::seeded(0).now();
+    let host = HostId::from_bytes([2; 16]);
+    let said = papers::deposit(session());
+    let answer = Answer { session: session(), refused: Some(Refusal::ParentGone), at: now };
+    let adopted = Answer { refused: None, ..answer.clone() };
+    let notice = Notice { host, reason: Refusal::HostOutdated, at: now };
+    for (name, (_, object)) in [
+        ("deposit.hex", paper::write(&papers::secret(), session(), &said).unwrap()),
+        ("deposit-refused.hex", paper::write(&papers::secret(), session(), &answer).unwrap()),
+        ("deposit-adopted.hex", paper::write(&papers::secret(), session(), &adopted).unwrap()),
+        ("deposit-notice.hex", paper::write(&papers::secret(), host, &notice).unwrap()),
+    ] {
+        assert_eq!(golden(name, &object), object, "{name}");
+    }
+    let stored = golden("deposit.hex", &[]);
+    assert!(paper::is_genuine::<paper::Deposit>(&papers::secret(), session(), &stored).unwrap());
+    assert_eq!(paper::parse::<paper::Deposit>(session(), &stored).unwrap(), said);
+    assert_eq!(paper::parse::<Answer>(session(), &golden("deposit-refused.hex", &[])).unwrap(), answer);
+    assert_eq!(paper::parse::<Notice>(host, &golden("deposit-notice.hex", &[])).unwrap(), notice);
+}
+
+#[test]
+fn the_key_of_a_session_and_what_it_seals() {
+    use crate::deposit::key::SessionKey;
+    use backup_crypto::EpochKey;
+    let key = SessionKey { key: EpochKey::take(&mut [7; 32]), hash_root: zeroize::Zeroizing::new([8; 32]) };
+    let keys = keyring(4);
+    let sealed = golden("session-key.hex", &key.seal(&keys, session()).unwrap());
+    assert_eq!(SessionKey::open(&keys, session(), &sealed).unwrap().key, key.key);
+    let host = Keyring::of_session(keys.repository(), keys.suite(), (session(), key), Env::seeded(9));
+    let id = PackId { session: session(), number: 3 };
+    let hash = host.hash_key_in(host.current(), session()).unwrap();
+    let mut pack = PackBuilder::new(id, &host, Vec::new()).unwrap();
+    pack.push(Role::Data, Codec::Raw, b"content", 7, content_id_of(&hash, b"content")).unwrap();
+    let object = pack.finish().unwrap().object;
+    let stored = golden("pack-of-a-deposit.hex", &object);
+    assert_eq!(object, stored);
+    keys.add_sealed_session(session(), &sealed);
+    let index = PackIndex::of_object(&keys, id, &stored).unwrap();
+    let (mut scratch, mut plain, range) = (Scratch::new().unwrap(), Vec::new(), index.range(0).unwrap());
+    index.open(0, &stored[range.start as usize..range.end as usize], &mut scratch, &mut plain).unwrap();
+    assert_eq!(plain, b"content");
+}
+
+#[test]
+fn entries_of_hosts() {
+    let now = Env::seeded(0).now();
+    let host = HostId::from_bytes([2; 16]);
+    let by = || Actor::new(ActorRole::Operator, "anna");
+    let events = vec![
+        Event::Hosts { change: HostChange::Added { host, label: "web".to_owned(), epoch: 3 }, by: by(), at: now },
+        Event::DepositAdopted {
+            deposit: Box::new(Deposit::new(record(), host, vec![1, 2, 3], &Catalog::new())),
+            at: now,
+        },
+        Event::DepositRefused { session: session(), host, reason: Refusal::WrongKey, at: now },
+        Event::DepositRecovered { session: session(), host, key: vec![4, 5, 6] },
+        Event::Hosts { change: HostChange::Removed { host }, by: by(), at: now },
+    ];
+    let entry = Entry { number: 9, previous: [1; 32], nonce: [2; 16], at: now, genesis: None, events };
+    check("journal-entry-hosts.hex", &entry);
 }

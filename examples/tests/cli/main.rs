@@ -8,6 +8,7 @@ mod clickhouse;
 mod drill;
 mod errors;
 mod harness;
+mod hosts;
 mod keeping;
 mod keys;
 mod killed;
