@@ -68,7 +68,7 @@ pub(super) async fn run(cx: &mut Context<'_, '_>, command: HostCommand, by: &Act
             }
             let repository = cx.open().await?;
             let file = repository.add_host(&name, by).await?;
-            secret::create(&out, &*file.to_text()?)?;
+            secret::create(&out, &file.to_text()?)?;
             added(cx, &file)
         }
         HostCommand::Add(_) => Err(Error::invalid("neither a name nor a file is given").into()),
