@@ -251,7 +251,7 @@ async fn two_shards_are_one_backup() {
     assert_eq!(one.query("SELECT count() FROM both.orders").await.unwrap(), "18000");
     assert_eq!(one.query("SELECT count() FROM shop.orders").await.unwrap(), "9000");
     let stray = vault.run(&[&from[..], &["--data-dir", &second[1]]].concat()).await;
-    assert!(stray.failed(10).contains("2/1 has a directory and no address"));
+    assert!(stray.failed(10).contains("2/1 has a directory or disk and no address"));
     assert!(vault.run(&["backup", "clickhouse-cluster"]).await.failed(10).contains("which servers"));
 }
 
