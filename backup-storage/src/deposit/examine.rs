@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backup_core::catalog::{BackupRecord, Catalog, PackId, Refusal, SessionPacks, Totals};
+use backup_core::catalog::{BackupRecord, Catalog, PackId, Refusal, SessionPacks};
 use backup_core::{BackupId, SessionId};
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -129,7 +129,7 @@ impl<'a> Examination<'a> {
         for blob in [&root.parts, &root.packs] {
             bounds::root_blob(blob).map_err(flawed)?;
         }
-        let record = self.record(&root);
+        let record = root.record(said.root, said.ended_at, said.stored_bytes);
         for session in &root.reused {
             if self.catalog.depositor(*session) != Some(said.host) {
                 return bad(Refusal::ParentGone, format!("session {session} is no adopted backup of the same host"));
@@ -141,27 +141,6 @@ impl<'a> Examination<'a> {
         self.table(&reader, &listed)?;
         self.entries(&reader).await?;
         Ok(record)
-    }
-
-    fn record(&self, root: &Root) -> BackupRecord {
-        let said = &self.genuine.said;
-        let totals = Totals {
-            data_bytes: root.data_bytes,
-            new_bytes: root.new_bytes,
-            stored_bytes: said.stored_bytes,
-            entries: root.entries,
-        };
-        BackupRecord::new(
-            root.backup,
-            root.service.clone(),
-            root.session,
-            root.parent,
-            (root.started_at, said.ended_at),
-            totals,
-            said.root,
-            root.reused.clone(),
-            root.snapshot.clone(),
-        )
     }
 
     async fn list(&self, session: SessionId, listed: &mut Listed) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The root of a manifest.
 
-use backup_core::catalog::PackId;
+use backup_core::catalog::{BackupRecord, ManifestRef, PackId, Totals};
 use backup_core::entry::EntryPath;
 use backup_core::{BackupId, ServiceId, SessionId, Snapshot};
 use jiff::Timestamp;
@@ -105,6 +105,22 @@ impl Root {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         minicbor::decode(bytes)
             .map_err(|e| Error::environment("a manifest was written by a newer version of this library").with_source(e))
+    }
+
+    /// What the catalog knows of the backup: this root, which stands at `place`, its end, and the bytes that its session stored.
+    pub(crate) fn record(&self, place: ManifestRef, ended_at: Timestamp, stored_bytes: u64) -> BackupRecord {
+        let Self { data_bytes, new_bytes, entries, .. } = *self;
+        BackupRecord::new(
+            self.backup,
+            self.service.clone(),
+            self.session,
+            self.parent,
+            (self.started_at, ended_at),
+            Totals { data_bytes, new_bytes, stored_bytes, entries },
+            place,
+            self.reused.clone(),
+            self.snapshot.clone(),
+        )
     }
 }
 

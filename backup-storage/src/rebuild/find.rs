@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backup_core::SessionId;
-use backup_core::catalog::{BackupRecord, ManifestRef, PackId, PackMove, Totals};
+use backup_core::catalog::{BackupRecord, ManifestRef, PackId, PackMove};
 use backup_core::engine::Work;
 use backup_core::observe::Phase;
 use bytes::Bytes;
@@ -179,23 +179,7 @@ async fn recover(
     let Candidate { root, place } = candidate;
     let own = listing.packs.range(PackId { session: root.session, number: 0 }..);
     let own = own.take_while(|(id, _)| id.session == root.session);
-    let totals = Totals {
-        data_bytes: root.data_bytes,
-        new_bytes: root.new_bytes,
-        stored_bytes: own.map(|(_, len)| *len).sum(),
-        entries: root.entries,
-    };
-    let record = BackupRecord::new(
-        root.backup,
-        root.service.clone(),
-        root.session,
-        root.parent,
-        (root.started_at, root.ended_at),
-        totals,
-        place,
-        root.reused.clone(),
-        root.snapshot.clone(),
-    );
+    let record = root.record(place, root.ended_at, own.map(|(_, len)| *len).sum());
     let reader = BackupReader::of_root(Arc::clone(context), Arc::clone(cache), record.clone(), root).await?;
     for used in reader.packs().iter().filter(|pack| pack.live > 0) {
         if let Some(moved) = cache.places().seen(used.pack) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use backup_core::catalog::{BackupRecord, Catalog, Event, ManifestRef, PackId, Totals};
+use backup_core::catalog::{BackupRecord, Catalog, Event, ManifestRef, PackId};
 use backup_core::engine::{BackupSink, BackupSource, Work};
 use backup_core::observe::{Phase, Unit};
 use backup_core::repository::BackupSession;
@@ -162,23 +162,7 @@ impl Session {
         self.settle().await?;
         self.work.ended(Phase::Upload);
         self.work.started(Phase::Commit, None, Unit::Items);
-        let totals = Totals {
-            data_bytes: root.data_bytes,
-            new_bytes: root.new_bytes,
-            stored_bytes: self.shared.stored_bytes(),
-            entries: root.entries,
-        };
-        let record = BackupRecord::new(
-            self.backup,
-            root.service,
-            self.shared.session,
-            root.parent,
-            (self.started_at, self.shared.context.env.now()),
-            totals,
-            manifest,
-            root.reused,
-            root.snapshot,
-        );
+        let record = root.record(manifest, self.shared.context.env.now(), self.shared.stored_bytes());
         self.ledger.commit(&self.shared, &record).await?;
         self.work.ended(Phase::Commit);
         Ok(record)

@@ -135,20 +135,6 @@ impl Sink {
         receipt.await.map_err(|_| self.shared.ended())?
     }
 
-    async fn store_file(&self, file: LocalFile) -> Result<Put> {
-        let path = file.path.clone();
-        match blocking(move || open(&path)).await?? {
-            Some(opened) => self.store_opened(file, opened).await,
-            None => Ok(Put::Vanished),
-        }
-    }
-
-    /// Stores a file that was opened.
-    async fn store_opened(&self, local: LocalFile, opened: Opened) -> Result<Put> {
-        let begun = self.begin(local, opened).await?;
-        self.store_begun(begun).await
-    }
-
     pub(super) async fn store_begun(&self, begun: Begun) -> Result<Put> {
         match begun {
             Begun::Put(put) => Ok(put),
@@ -317,10 +303,8 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 #[async_trait]
 impl BackupSink for Sink {
     async fn put_file(&self, file: LocalFile) -> backup_core::Result<Put> {
-        self.claim_file(&file.meta).await?;
-        let path = file.meta.path.clone();
-        let put = self.store_file(file).await;
-        Ok(self.unless_put(&path, put)?)
+        let put = self.store_some(vec![file]).await.pop();
+        Ok(put.unwrap_or_else(|| Err(Error::internal("a file was neither put nor refused")))?)
     }
 
     async fn put_some(&self, files: Vec<LocalFile>) -> Vec<backup_core::Result<Put>> {
