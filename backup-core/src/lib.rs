@@ -28,6 +28,7 @@ mod id;
 pub mod log;
 mod member;
 pub mod observe;
+pub mod pool;
 mod position;
 pub mod repository;
 pub mod run;

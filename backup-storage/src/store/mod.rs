@@ -31,7 +31,6 @@ mod local;
 mod metrics;
 mod name;
 mod open;
-mod pool;
 mod probe;
 mod read;
 mod request;
@@ -41,6 +40,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use backup_core::env::Env;
+use backup_core::pool::Pool;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::Semaphore;
@@ -90,7 +90,7 @@ struct Shared {
     upload: Option<Bandwidth>,
     download: Option<Bandwidth>,
     counters: Counters,
-    pool: Arc<pool::Pool>,
+    pool: Arc<Pool>,
 }
 
 /// What is known of the store's kind.
@@ -217,7 +217,7 @@ impl Shared {
             upload: settings.upload_limit.map(Bandwidth::new),
             download: settings.download_limit.map(Bandwidth::new),
             counters: Counters::default(),
-            pool: Arc::default(),
+            pool: Arc::new(Pool::new(read::BUFFERS, read::LARGEST)),
             settings,
         }
     }

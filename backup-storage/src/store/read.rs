@@ -12,10 +12,16 @@ use crate::error::{Error, Result};
 use super::list::{ObjectMeta, timestamp};
 use super::metrics::Op;
 use super::request::{Failure, within};
-use super::{ObjectName, Store, pool};
+use super::{ObjectName, Store};
 
 /// How much is allocated on the word of a store alone.
 const TRUSTED_LEN: u64 = 64 << 20;
+/// Reads below this size are left to the allocator.
+const LARGE: u64 = 1 << 20;
+/// So many buffers are kept for further reads: what a restore has in flight with the usual settings.
+pub(super) const BUFFERS: usize = 6;
+/// Larger buffers are not kept.
+pub(super) const LARGEST: usize = 40 << 20;
 
 impl Store {
     /// The whole object.
@@ -239,11 +245,11 @@ impl Store {
     /// An empty buffer for an object that is said to have `promised` bytes.
     fn buffer(&self, promised: u64) -> Vec<u8> {
         let len = usize::try_from(promised.min(TRUSTED_LEN)).unwrap_or(0);
-        if promised < pool::LARGE { Vec::with_capacity(len) } else { self.shared.pool.take(len) }
+        if promised < LARGE { Vec::with_capacity(len) } else { self.shared.pool.take(len) }
     }
 
     fn lend(&self, buffer: Vec<u8>) -> Bytes {
-        if (buffer.len() as u64) < pool::LARGE { buffer.into() } else { self.shared.pool.lend(buffer) }
+        if (buffer.len() as u64) < LARGE { buffer.into() } else { self.shared.pool.lend(buffer) }
     }
 
     /// Why a range could not be read: stores have no common error for a range past the end, so the size decides.

@@ -1,14 +1,12 @@
-//! Pieces of files in memory that is used again.
-//!
-//! Memory that comes from the system for each piece anew costs about a tenth of what storing it does: it is mapped, zeroed and given back.
+//! Pieces of files, in memory that is used again.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
+use backup_core::pool::Pool;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
@@ -20,19 +18,23 @@ const SMALL: usize = 64 << 10;
 const KEPT: usize = 96;
 
 /// Memory that nobody uses at the moment.
-#[derive(Debug, Default)]
-pub(super) struct Pieces(Mutex<Vec<Vec<u8>>>);
+#[derive(Debug)]
+pub(super) struct Pieces(Arc<Pool>);
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Self(Arc::new(Pool::new(KEPT, PIECE)))
+    }
+}
 
 impl Pieces {
     /// The `len` bytes at `offset` of the file at `path`, at most [`PIECE`]. Blocking.
     ///
     /// # Errors
     /// `UnexpectedEof` when the file ends before.
-    pub(super) fn read(self: &Arc<Self>, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
+    pub(super) fn read(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
         let file = File::open(path)?;
-        let free = if len < SMALL { None } else { self.0.lock().pop() };
-        let mut memory = free.unwrap_or_else(|| Vec::with_capacity(if len < SMALL { len } else { PIECE }));
-        memory.clear();
+        let mut memory = if len < SMALL { Vec::with_capacity(len) } else { self.0.take(PIECE) };
         while memory.len() < len.min(PIECE) {
             let at = offset + memory.len() as u64;
             match rustix::io::pread(&file, spare_capacity(&mut memory), at) {
@@ -42,33 +44,7 @@ impl Pieces {
             }
         }
         memory.truncate(len);
-        if len < SMALL {
-            return Ok(memory.into());
-        }
-        Ok(Bytes::from_owner(Lent { memory, of: Arc::downgrade(self) }))
-    }
-}
-
-/// Memory with a piece in it.
-struct Lent {
-    memory: Vec<u8>,
-    of: Weak<Pieces>,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.memory
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(pieces) = self.of.upgrade() {
-            let mut free = pieces.0.lock();
-            if free.len() < KEPT {
-                free.push(std::mem::take(&mut self.memory));
-            }
-        }
+        Ok(if len < SMALL { memory.into() } else { self.0.lend(memory) })
     }
 }
 
@@ -82,7 +58,7 @@ mod tests {
         let path = dir.path().join("file");
         let content: Vec<u8> = (0..3 * PIECE as u32 / 2).map(|n| (n % 251) as u8).collect();
         std::fs::write(&path, &content).unwrap();
-        let pieces = Arc::new(Pieces::default());
+        let pieces = Pieces::default();
         let first = pieces.read(&path, 7, PIECE).unwrap();
         assert_eq!(first, content[7..7 + PIECE]);
         let place = first.as_ptr();

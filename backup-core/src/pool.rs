@@ -1,28 +1,33 @@
-//! Buffers for large reads, used again.
+//! Buffers that are used again.
 //!
-//! A restore reads a pack of many megabytes from one thread after the other. An allocator keeps what each of them has freed for that
-//! thread, so memory would grow with the number of threads and not with what is in use.
+//! Large buffers that come from the system each time are mapped, zeroed and given back, which can be a tenth of what storing their content costs. And
+//! an allocator keeps what each thread has freed for that thread: where one thread after the other reads a pack of many megabytes, memory would grow with
+//! the number of threads and not with what is in use.
 
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Reads below this size are left to the allocator.
-pub(super) const LARGE: u64 = 1 << 20;
-/// So many buffers are kept: what a restore has in flight with the usual settings.
-const KEPT: usize = 6;
-/// Larger buffers are not kept.
-const LARGEST: usize = 40 << 20;
-
 /// Buffers that nobody uses at the moment.
-#[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Vec<Vec<u8>>>);
+#[derive(Debug)]
+pub struct Pool {
+    free: Mutex<Vec<Vec<u8>>>,
+    kept: usize,
+    largest: usize,
+}
 
 impl Pool {
+    /// A pool that keeps at most `kept` buffers, none of them larger than `largest` bytes.
+    #[must_use]
+    pub fn new(kept: usize, largest: usize) -> Self {
+        Self { free: Mutex::default(), kept, largest }
+    }
+
     /// An empty buffer with room for `len` bytes.
-    pub(super) fn take(&self, len: usize) -> Vec<u8> {
-        let mut free = self.0.lock();
+    #[must_use]
+    pub fn take(&self, len: usize) -> Vec<u8> {
+        let mut free = self.free.lock();
         // The smallest that will do, else any, which then grows.
         let fits = (0..free.len()).filter(|at| free[*at].capacity() >= len).min_by_key(|at| free[*at].capacity());
         let at = fits.or_else(|| free.len().checked_sub(1));
@@ -37,14 +42,15 @@ impl Pool {
     }
 
     fn give(&self, buffer: Vec<u8>) {
-        let mut free = self.0.lock();
-        if free.len() < KEPT && buffer.capacity() <= LARGEST {
+        let mut free = self.free.lock();
+        if free.len() < self.kept && buffer.capacity() <= self.largest {
             free.push(buffer);
         }
     }
 
     /// The content of `buffer`, which comes back when nobody refers to it any more.
-    pub(super) fn lend(self: &Arc<Self>, buffer: Vec<u8>) -> Bytes {
+    #[must_use]
+    pub fn lend(self: &Arc<Self>, buffer: Vec<u8>) -> Bytes {
         Bytes::from_owner(Lent { buffer, pool: Arc::downgrade(self) })
     }
 }
@@ -74,9 +80,11 @@ impl Drop for Lent {
 mod tests {
     use super::*;
 
+    const KEPT: usize = 6;
+
     #[test]
     fn a_buffer_comes_back_with_its_last_reader() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(KEPT, 1 << 20));
         let mut buffer = pool.take(3000);
         buffer.extend_from_slice(b"content");
         let (place, capacity) = (buffer.as_ptr(), buffer.capacity());
@@ -96,12 +104,15 @@ mod tests {
 
     #[test]
     fn few_buffers_are_kept_and_the_fitting_one_is_taken() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(KEPT, 1 << 20));
         for size in 1..=KEPT + 3 {
             drop(pool.lend(Vec::with_capacity(size * 100)));
         }
-        assert_eq!(pool.0.lock().len(), KEPT);
+        assert_eq!(pool.free.lock().len(), KEPT);
         assert_eq!(pool.take(250).capacity(), 300);
         assert!(pool.take(100_000).capacity() >= 100_000);
+        let before = pool.free.lock().len();
+        drop(pool.lend(Vec::with_capacity((1 << 20) + 1)));
+        assert_eq!(pool.free.lock().len(), before, "larger ones are not");
     }
 }
