@@ -215,19 +215,22 @@ impl<F: Fold> Journal<F> {
                 Err(error) => return Err(error),
             }
             keys::recognise(&self.keyring, head.state.keys());
-            self.checkpointed.fetch_max(head.number, Relaxed);
+            self.considered.fetch_max(head.number, Relaxed);
             return Ok(Some(head));
         }
         Ok(None)
     }
 
-    /// Makes a checkpoint when very many entries are behind the last one that was met. Nothing is asked before that, and a failure is nobody's
+    /// Makes a checkpoint when very many entries are behind the last one that was met, or behind those at which none was due. Nothing is asked before that, and a failure is nobody's
     /// concern: for those who commit, and would not wait for maintenance for ever.
     pub(crate) async fn checkpoint_when_far(&self) {
         let number = self.head.lock().await.as_ref().map_or(0, |head| head.number);
-        if number.saturating_sub(self.checkpointed.load(Relaxed)) >= FAR
-            && let Err(error) = self.checkpoint(Due::After(FAR)).await
-        {
+        if number.saturating_sub(self.considered.load(Relaxed)) < FAR {
+            return;
+        }
+        // Also where none is due yet: whether the last one is still of use takes reading it, and is not asked at each commit.
+        self.considered.fetch_max(number, Relaxed);
+        if let Err(error) = self.checkpoint(Due::After(FAR)).await {
             tracing::warn!(%error, "a checkpoint of the catalog could not be made");
         }
     }
@@ -250,7 +253,7 @@ impl<F: Fold> Journal<F> {
         let place = (head.generation, head.number);
         let places: Vec<_> = list(&self.store).await?.into_iter().filter(|known| *known <= place).collect();
         if let Some((_, number)) = places.last().filter(|(generation, _)| *generation == head.generation) {
-            self.checkpointed.fetch_max(*number, Relaxed);
+            self.considered.fetch_max(*number, Relaxed);
         }
         let last = places.last().copied().filter(|(generation, _)| *generation == head.generation);
         let behind = head.number.saturating_sub(last.map_or(0, |(_, number)| number));
@@ -313,7 +316,7 @@ impl<F: Fold> Journal<F> {
             // Somebody else was faster.
             Created::Conflict | Created::New | Created::AlreadyOurs => {}
         }
-        self.checkpointed.fetch_max(head.number, Relaxed);
+        self.considered.fetch_max(head.number, Relaxed);
         let spare = places.len().saturating_sub(KEPT - 1);
         for (generation, number) in places.into_iter().take(spare) {
             match self.store.delete(&layout::checkpoint(generation, number)?).await {

@@ -96,8 +96,8 @@ pub(crate) struct Journal<F> {
     head: Mutex<Option<Head<F>>>,
     /// The newest state that was seen, for those who need not know better.
     seen: parking_lot::Mutex<Option<Arc<F>>>,
-    /// The last entry of the newest checkpoint that was met; 0 before the first.
-    checkpointed: std::sync::atomic::AtomicU64,
+    /// The last entry of the newest checkpoint that was met, or the last one when it was looked whether one is due; 0 before the first.
+    considered: std::sync::atomic::AtomicU64,
     /// That this is no region of another repository was asked and answered.
     own: std::sync::atomic::AtomicBool,
     /// The last generation that somebody has only pretended to begin.
@@ -130,9 +130,9 @@ impl<F: Fold> Journal<F> {
     /// A journal whose entries are read at the first use.
     pub(crate) fn new(store: Store, keyring: Keyring, env: Env) -> Self {
         let (head, seen) = (Mutex::new(None), parking_lot::Mutex::new(None));
-        let (checkpointed, own) = (std::sync::atomic::AtomicU64::new(0), std::sync::atomic::AtomicBool::new(false));
+        let (considered, own) = (std::sync::atomic::AtomicU64::new(0), std::sync::atomic::AtomicBool::new(false));
         let planted = std::sync::atomic::AtomicU32::new(0);
-        Self { store, keyring, env, head, seen, checkpointed, own, planted }
+        Self { store, keyring, env, head, seen, considered, own, planted }
     }
 
     /// The newest state that was seen so far, without asking the store. None before the first time.
@@ -269,7 +269,7 @@ impl<F: Fold> Journal<F> {
             // Somebody who found this generation damaged may have begun the next one before our entry landed. Then nobody
             // will read our entry, and it must not be reported as a commit.
             if self.is_succeeded(generation).await? {
-                *guard = None;
+                self.forget(&mut guard);
                 return Err(Error::conflict(format!("the catalog was rebuilt: generation {generation} is over")));
             }
             return Ok((Place { generation, number, digest }, state));
@@ -289,6 +289,12 @@ impl<F: Fold> Journal<F> {
         Ok(region)
     }
 
+    /// Forgets a generation that is over; the next one counts its entries anew.
+    fn forget(&self, head: &mut Option<Head<F>>) {
+        *head = None;
+        self.considered.store(0, std::sync::atomic::Ordering::Relaxed);
+    }
+
     async fn catch_up<'a>(&self, head: &'a mut Option<Head<F>>) -> Result<&'a mut Head<F>> {
         // Both questions at once: a log writer asks them before each of its acknowledgements.
         let mut asked = None;
@@ -296,7 +302,7 @@ impl<F: Fold> Journal<F> {
             let next = layout::entry(known.generation, known.number + 1)?;
             let (succeeded, next) = futures::join!(self.is_succeeded(known.generation), self.store.get(&next));
             if succeeded? {
-                *head = None;
+                self.forget(head);
             } else {
                 asked = Some(next);
             }

@@ -27,14 +27,15 @@ pub(crate) async fn learn(
     cache: &Arc<PackCache>,
     catalog: &Catalog,
 ) -> Result<(Known, Vec<SessionId>)> {
-    let newest = catalog.backups().map(|backup| backup.session).max();
+    let backed_up =
+        |state: &SessionState| matches!(state, SessionState::Committed(id) if catalog.backup(*id).is_some());
     let candidates: Vec<_> = catalog
         .sessions()
         .rev()
+        .take_while(|(_, state)| !backed_up(state))
         .filter(|(id, state)| {
             let without = matches!(state, SessionState::Open { .. } | SessionState::Closed(CloseReason::Abandoned));
-            let whole = !catalog.is_collected(*id) && !catalog.is_damaged(*id);
-            without && whole && newest.is_none_or(|newest| *id > newest)
+            without && !catalog.is_collected(*id) && !catalog.is_damaged(*id)
         })
         .map(|(id, _)| id)
         .take(SESSIONS)

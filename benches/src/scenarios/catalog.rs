@@ -6,11 +6,12 @@ use backup_core::engine::Work as Context;
 use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::repository::{ParentChoice, Repository as _};
 use backup_core::{BackupSinkExt, Consistency, Snapshot};
+use backup_storage::RepositorySettings;
 
 use crate::Error;
 use crate::figures::Spread;
 use crate::measure::Cost;
-use crate::work::{Work, made, measure};
+use crate::work::{Work, made, made_with, measure};
 
 /// Takes `backups` backups of next to nothing, and opens the vault in new processes.
 #[expect(clippy::print_stdout, reason = "a program that reports to its terminal")]
@@ -63,8 +64,10 @@ pub(crate) async fn run(backups: u64, runs: usize, out: &Path) -> Result<(), Err
     Ok(())
 }
 
+/// Takes the backups with little memory and one worker: what is filled here is a catalog, and buffers for large packs would be most of the time.
 pub(super) async fn fill(vault: &Path, backups: u64) -> Result<(), Error> {
-    let repository = made(vault).await?;
+    let small = RepositorySettings::default().workers(1).memory_budget(64 << 20).pack_size(4 << 20);
+    let repository = made_with(vault, &small).await?;
     let work = Context::default();
     for number in 0..backups {
         let session = repository.begin(ParentChoice::None, &work).await?;

@@ -7,7 +7,7 @@ mod postgres;
 mod vault;
 
 pub(crate) use postgres::Following;
-pub(crate) use vault::{PASSPHRASE, made, open};
+pub(crate) use vault::{PASSPHRASE, made, made_with, open};
 
 use std::path::PathBuf;
 

@@ -43,18 +43,28 @@ fn store(vault: &Path) -> Result<Store, Error> {
 }
 
 pub(crate) async fn open(vault: &Path) -> Result<Repository, Error> {
-    let settings = RepositorySettings::default();
-    Ok(Repository::open(&store(vault)?, service()?, identity()?, &settings, Env::system()).await?)
+    open_with(vault, &RepositorySettings::default()).await
+}
+
+async fn open_with(vault: &Path, settings: &RepositorySettings) -> Result<Repository, Error> {
+    Ok(Repository::open(&store(vault)?, service()?, identity()?, settings, Env::system()).await?)
 }
 
 pub(super) async fn create(vault: &Path) -> Result<Repository, Error> {
-    let (settings, recipients) = (RepositorySettings::default(), vec![recipient()?]);
-    let options = CreateOptions::default();
-    Ok(Repository::create(&store(vault)?, service()?, recipients, options, &settings, Env::system()).await?)
+    create_with(vault, &RepositorySettings::default()).await
+}
+
+async fn create_with(vault: &Path, settings: &RepositorySettings) -> Result<Repository, Error> {
+    let (recipients, options) = (vec![recipient()?], CreateOptions::default());
+    Ok(Repository::create(&store(vault)?, service()?, recipients, options, settings, Env::system()).await?)
 }
 
 /// The vault, which is made if its directory does not exist.
 pub(crate) async fn made(vault: &Path) -> Result<Repository, Error> {
+    made_with(vault, &RepositorySettings::default()).await
+}
+
+pub(crate) async fn made_with(vault: &Path, settings: &RepositorySettings) -> Result<Repository, Error> {
     let remote = vault.to_str().is_some_and(|address| address.contains("://"));
-    if remote || vault.exists() { open(vault).await } else { create(vault).await }
+    if remote || vault.exists() { open_with(vault, settings).await } else { create_with(vault, settings).await }
 }
