@@ -6,7 +6,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{debian, run};
+use backup_testkit::debian::{Wanted, fetch};
+
+use super::run;
 use crate::Error;
 
 /// A program of a module.
@@ -31,7 +33,7 @@ impl Module {
         go.env("GOFLAGS", "").current_dir(&work).args(["build", "-mod=mod", "-p", "2", "-trimpath", "-ldflags=-s -w"]);
         if *sodium {
             // Headers and an archive that is linked in; nothing of it is needed afterwards.
-            let root = debian::unpack(&["libsodium-dev"], "bookworm", false, &work)?;
+            let root = fetch(&["libsodium-dev"], "bookworm", Wanted::Named, &work)?;
             let (headers, libraries) = (root.join("usr/include"), root.join("usr/lib/x86_64-linux-gnu"));
             // The link to the shared library names a file of another package.
             std::fs::remove_file(libraries.join("libsodium.so"))?;

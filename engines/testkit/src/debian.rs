@@ -17,7 +17,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Directories of the packages that libraries lie in.
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 /// The loader, which lies among the libraries.
-const LOADER: &str = "ld-linux-x86-64.so.2";
+pub const LOADER: &str = "ld-linux-x86-64.so.2";
 
 /// Packages of one release of Debian.
 pub(crate) struct Packages {
@@ -36,27 +36,12 @@ impl Packages {
     pub(crate) fn unpack(&self, members: &[(&str, &str)], dir: &Path, server: &str, variable: &str) -> Result<()> {
         let missing =
             |what: String| Error::unavailable(server, format!("{what}; {variable} may name an installed one"));
-        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-            return Err(missing("there is no pinned build for this platform".to_owned()));
-        }
-        if !Path::new(KEYRING).exists() {
-            return Err(missing(format!("{KEYRING} is missing (package debian-archive-keyring)")));
-        }
         let watch = Stopwatch::start();
         let work = dir.join("work");
-        let root = work.join("root");
-        std::fs::create_dir_all(&root).map_err(Error::io("create", &root))?;
-        let apt = Apt::prepare(&work.join("apt"), self.suite)?;
-        run(apt.command().arg("update")).map_err(&missing)?;
-        run(apt.command().args(["--yes", "--download-only", "install"]).args(self.names)).map_err(&missing)?;
-        for archive in apt.archives()? {
-            run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&root)).map_err(&missing)?;
-        }
+        let root = fetch(self.names, self.suite, Wanted::Closure, &work).map_err(&missing)?;
         let libraries = dir.join("lib");
         std::fs::create_dir(&libraries).map_err(Error::io("create", &libraries))?;
-        for below in LIBRARIES {
-            take_libraries(&root.join(below), &libraries)?;
-        }
+        take_libraries(&root, &libraries)?;
         for (member, name) in members {
             let (from, to) = (root.join(member), dir.join(name));
             std::fs::rename(&from, &to).map_err(Error::io("move", &from))?;
@@ -65,6 +50,50 @@ impl Packages {
         tracing::info!(%server, elapsed = ?watch.elapsed(), "provisioned");
         Ok(())
     }
+}
+
+/// How much is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The packages that are named.
+    Named,
+    /// They and all that they depend on.
+    Closure,
+}
+
+/// Fetches packages of `suite` and unpacks them below `work`, which is made. Returns the root of what was unpacked. Blocking.
+///
+/// # Errors
+/// Why it is not to be had, as text.
+pub fn fetch(packages: &[&str], suite: &str, wanted: Wanted, work: &Path) -> std::result::Result<PathBuf, String> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Err("there are no packages for this platform".to_owned());
+    }
+    if !Path::new(KEYRING).exists() {
+        return Err(format!("{KEYRING} is missing (package debian-archive-keyring)"));
+    }
+    let text = |error: Error| error.to_string();
+    let root = work.join("root");
+    std::fs::create_dir_all(&root).map_err(Error::io("create", &root)).map_err(text)?;
+    let apt = Apt::prepare(&work.join("apt"), suite).map_err(text)?;
+    run(apt.command().arg("update"))?;
+    match wanted {
+        Wanted::Closure => run(apt.command().args(["--yes", "--download-only", "install"]).args(packages))?,
+        Wanted::Named => run(apt.command().arg("download").args(packages).current_dir(apt.cache()))?,
+    }
+    for archive in apt.archives().map_err(text)? {
+        run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&root))?;
+    }
+    Ok(root)
+}
+
+/// Moves the libraries of what was [fetched](fetch) into `to`, and the links that name them; the links are relative and stay among
+/// themselves.
+///
+/// # Errors
+/// Those of the disk.
+pub fn take_libraries(root: &Path, to: &Path) -> Result<()> {
+    LIBRARIES.iter().try_for_each(|below| take_from(&root.join(below), to))
 }
 
 /// A command for `program`, which [`Packages::unpack`] has put into `dir`, with the libraries that came with it.
@@ -121,8 +150,12 @@ impl Apt {
         command
     }
 
+    fn cache(&self) -> PathBuf {
+        self.dir.join("cache/archives")
+    }
+
     fn archives(&self) -> Result<Vec<PathBuf>> {
-        let dir = self.dir.join("cache/archives");
+        let dir = self.cache();
         let mut archives = Vec::new();
         for entry in std::fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
             let path = entry.map_err(Error::io("list", &dir))?.path();
@@ -134,8 +167,7 @@ impl Apt {
     }
 }
 
-/// Moves libraries and the links that name them; the links are relative and stay among themselves.
-fn take_libraries(from: &Path, to: &Path) -> Result<()> {
+fn take_from(from: &Path, to: &Path) -> Result<()> {
     let entries = match std::fs::read_dir(from) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

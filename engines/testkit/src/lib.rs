@@ -53,7 +53,7 @@
 mod cache;
 mod certificate;
 pub mod clickhouse;
-mod debian;
+pub mod debian;
 mod error;
 mod golang;
 mod identity;
