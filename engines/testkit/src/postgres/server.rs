@@ -119,6 +119,8 @@ impl Postgres {
             ("listen_addresses".to_owned(), "127.0.0.1".to_owned()),
             ("unix_socket_directories".to_owned(), sockets.display().to_string()),
             ("fsync".to_owned(), if self.builder.fsync { "on" } else { "off" }.to_owned()),
+            // In the data directory: what lies in `/dev/shm` stays there when a test kills a server.
+            ("dynamic_shared_memory_type".to_owned(), "mmap".to_owned()),
             // The log goes where a failing test can show it, whatever the configuration says.
             ("logging_collector".to_owned(), "off".to_owned()),
             ("log_destination".to_owned(), "stderr".to_owned()),
