@@ -82,11 +82,13 @@
 //! | `native-certs` | `sslrootcert=system`: the certificate store of the operating system |
 //! | `test-util` | logs that no server wrote, for tests of what reads logs |
 
+mod archive;
 pub mod basebackup;
 mod capture;
 pub mod changes;
 pub mod conn;
 pub mod control;
+mod disk;
 mod engine;
 mod error;
 pub mod exclude;
@@ -100,6 +102,7 @@ pub mod wal;
 pub mod walsender;
 pub mod wire;
 
+pub use archive::{ExportedLog, LogExport, export_log};
 pub use engine::{
     ChangeTracking, Checkpoint, LogSlot, Method, PostgresDrill, PostgresDrillSettings, PostgresEngine,
     PostgresSettings, Replay, TargetAction,

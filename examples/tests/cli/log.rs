@@ -66,6 +66,18 @@ async fn a_log_is_captured_until_interrupted_and_restored_to_a_moment() {
     let people = vault.run(&["windows"]).await;
     assert!(people.code == 0 && people.out.contains(backup["position"].as_str().unwrap()), "{people:?}");
 
+    // As files, for whoever recovers in another way.
+    let archive = vault.dir.path().join("archive");
+    let folder = archive.display().to_string();
+    let exported = vault.json(&["export", "postgres", "--dir", &folder]).await;
+    let count = |name: &str| exported[name].as_u64().unwrap();
+    let files = std::fs::read_dir(&archive).unwrap().count() as u64;
+    assert!(files > 0 && count("segments") + count("partial") == files && count("bytes") > 0, "{exported}");
+    let again = vault.run(&["export", "postgres", "--dir", &folder]).await;
+    assert!(again.failed(exit::INVALID_INPUT).contains("is not empty"), "{again:?}");
+    let typo = vault.run(&["export", "postgres", "--dir", &folder, "--from", "0-3000028"]).await;
+    assert!(typo.code != exit::DONE && typo.err.contains("0-3000028"), "{typo:?}");
+
     let scratch = scratch_dir().unwrap();
     for (number, (target, expected)) in [
         (vec!["--name", "before the mistake"], "10"),

@@ -12,9 +12,9 @@
 //! stand in `standby.signal`, whose content the server ignores and which it removes when recovery has ended, and
 //! `postgresql.auto.conf` includes that file if it exists. See `docs/decisions/0005-postgres-restore.md`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ use super::supply::Supply;
 use super::target::{self, MARKER, Placed};
 use super::{assess, ending, pages, replay, stop};
 use crate::control::ControlFile;
+use crate::disk::{at, blocking, remove, sync_dir, write};
 
 const CONTROL: &str = "global/pg_control";
 pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
@@ -147,40 +148,6 @@ pub(super) async fn supply(cx: &RestoreContext, facts: &Facts) -> Result<Option<
                 _ => Err(Error::invalid(format!("{} cannot be reached from a backup without a log", cx.target()))),
             }
         }
-    }
-}
-
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::internal("writing the data directory panicked").with_source(e))?
-}
-
-pub(super) fn at<T>(path: &Path, result: io::Result<T>) -> Result<T> {
-    result.map_err(|e| Error::io(path.display(), e))
-}
-
-pub(super) fn sync_dir(dir: &Path) -> Result<()> {
-    at(dir, File::open(dir).and_then(|dir| dir.sync_all()))
-}
-
-/// Writes a small file durably, under its name only when it is whole.
-pub(super) fn write(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<()> {
-    let (path, staged) = (dir.join(name), dir.join(target::staged(name)));
-    let folder = path.parent().unwrap_or(dir);
-    remove(&staged)?;
-    let mut file = at(&staged, OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged))?;
-    at(&staged, file.set_permissions(fs::Permissions::from_mode(mode)))?;
-    at(&staged, file.write_all(content).and_then(|()| file.sync_all()))?;
-    at(&path, fs::rename(&staged, &path))?;
-    sync_dir(folder)
-}
-
-fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io(path.display(), e)),
     }
 }
 

@@ -15,9 +15,10 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use super::facts::Facts;
 use super::scan;
 use super::stop::Stop;
+use crate::archive::Segment;
 use crate::capture::{self, HISTORY};
 use crate::lsn::{Lsn, TimelineId};
-use crate::wal::{SegmentName, SegmentSize};
+use crate::wal::SegmentSize;
 
 /// The line of log from a backup to where its recovery stops.
 #[derive(Debug, Clone)]
@@ -28,15 +29,6 @@ pub(super) struct Supply {
     stop: Stop,
     /// From the backup's end to the stop.
     ranges: Vec<LogRange>,
-}
-
-/// A segment that is to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) name: SegmentName,
-    pub(super) start: Lsn,
-    /// Behind its last byte of log; the rest are zeros.
-    pub(super) end: Lsn,
 }
 
 impl Supply {
@@ -69,7 +61,7 @@ impl Supply {
         let mut start = size.floor(self.facts.stop);
         while start < self.stop.end {
             let end = Lsn((start.0 + size.bytes()).min(self.stop.end.0));
-            segments.push(Segment { name: size.name(self.timeline_before(end)?, start), start, end });
+            segments.push(Segment { name: size.name(self.timeline_before(end)?, start), partial: false, start, end });
             start = Lsn(start.0 + size.bytes());
         }
         Ok(segments)

@@ -11,6 +11,7 @@ use backup_core::{BackupId, Error, Result};
 
 use super::facts::Tablespace;
 use super::settings::PostgresSettings;
+use crate::disk::staged;
 
 /// Stands in a data directory while a restore is writing it, and names the backup.
 pub(super) const MARKER: &str = "backup_restore_in_progress";
@@ -39,11 +40,6 @@ fn names(dir: &Path) -> Result<Option<Vec<OsString>>> {
     let mut names = names.map_err(|e| Error::io(dir.display(), e))?;
     names.retain(|name| *name != *staged(MARKER));
     Ok(Some(names))
-}
-
-/// The name of a file before it is whole.
-pub(super) fn staged(name: &str) -> OsString {
-    format!("{name}.restoring").into()
 }
 
 /// Looks at `dir`. Blocking.

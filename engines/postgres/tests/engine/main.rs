@@ -3,6 +3,7 @@
 //! Every version that is under test makes the round trip both ways; what does not depend on the version is shown on one.
 #![allow(clippy::unwrap_used)]
 
+mod archive;
 mod capture;
 mod changed;
 mod clock;

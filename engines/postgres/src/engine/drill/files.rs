@@ -10,9 +10,9 @@ use backup_core::catalog::{DrillCheck, DrillOutcome};
 use backup_core::engine::{Examined, Work};
 use backup_core::{Error, Finding, Result, Severity};
 
-use super::super::restore::{at, blocking};
 use super::relations::Names;
 use crate::control::ControlFile;
+use crate::disk::{at, blocking};
 use crate::lsn::Lsn;
 use crate::page::{Fork, PAGE_SIZE, PageCheck, RelationFile, Verdict};
 

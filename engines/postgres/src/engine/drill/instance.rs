@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use rustix::process::Signal;
 
 use super::super::facts::{self, Facts};
-use super::super::restore::{self, AUTO_CONF, SIGNAL, auto_conf};
+use super::super::restore::{AUTO_CONF, SIGNAL, auto_conf};
 use super::super::{PostgresEngine, probe, scan};
 use super::{PostgresDrillSettings, config, files, programs, reading, relations, structure};
 use crate::conn::Settings;
+use crate::disk::{at, blocking};
 use crate::lsn::{Lsn, TimelineId};
 use crate::wal::{Rmgr, TimelineHistory};
 use crate::wire::{Session, SessionKind};
@@ -119,7 +120,7 @@ impl ScratchInstance for Instance {
         let facts = Facts::of(&backup.snapshot)?;
         self.major = facts.major;
         let (bin_dir, major) = (self.settings.bin_dir.clone(), facts.major);
-        let (program, said) = restore::blocking(move || programs::find(bin_dir.as_deref(), major)).await?;
+        let (program, said) = blocking(move || programs::find(bin_dir.as_deref(), major)).await?;
         self.program = Some(program);
         // Replaying the creation of a tablespace would write to where the source had it.
         if let Some(log) = cx.log() {
@@ -144,7 +145,7 @@ impl ScratchInstance for Instance {
     async fn start(&mut self, scratch: &mut Scratch, _cx: &RestoreContext) -> Result<()> {
         // What the source had set by ALTER SYSTEM must not act either.
         let auto = self.data.join(AUTO_CONF);
-        restore::at(&auto, std::fs::write(&auto, auto_conf(b"")))?;
+        at(&auto, std::fs::write(&auto, auto_conf(b"")))?;
         let configuration = scratch.write("postgresql.conf", &config::text(&self.settings, &self.run, self.major))?;
         scratch.write("pg_hba.conf", config::HBA)?;
         scratch.write("pg_ident.conf", "")?;
@@ -200,7 +201,7 @@ impl ScratchInstance for Instance {
             row.text("at")?.and_then(|text| text.parse().ok()).and_then(|at| Timestamp::from_microsecond(at).ok());
         session.close().await;
         let data = self.data.clone();
-        let left = restore::blocking(move || left_timeline(&data)).await?;
+        let left = blocking(move || left_timeline(&data)).await?;
         Ok(Reached::new(lsn.zip(left).map(|(lsn, timeline)| facts::position(timeline, lsn)), time))
     }
 
@@ -228,15 +229,15 @@ impl ScratchInstance for Instance {
 fn left_timeline(data: &std::path::Path) -> Result<Option<TimelineId>> {
     let folder = data.join("pg_wal");
     let mut newest = None;
-    for entry in restore::at(&folder, std::fs::read_dir(&folder))? {
-        let name = restore::at(&folder, entry)?.file_name();
+    for entry in at(&folder, std::fs::read_dir(&folder))? {
+        let name = at(&folder, entry)?.file_name();
         let timeline = name.to_str().and_then(|name| name.strip_suffix(".history"));
         let timeline = timeline.and_then(|digits| u32::from_str_radix(digits, 16).ok()).and_then(TimelineId::new);
         newest = newest.max(timeline);
     }
     let Some(newest) = newest else { return Ok(None) };
     let path = folder.join(TimelineHistory::file_name(newest));
-    let history = TimelineHistory::parse(newest, &restore::at(&path, std::fs::read(&path))?)?;
+    let history = TimelineHistory::parse(newest, &at(&path, std::fs::read(&path))?)?;
     Ok(history.ancestors.last().map(|ancestor| ancestor.timeline))
 }
 

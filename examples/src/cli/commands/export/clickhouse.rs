@@ -1,23 +1,16 @@
-//! `export ENGINE`: a table of a backup as a file of another format.
+//! `export clickhouse`: a table of a backup as a file of another format.
 
 use std::path::{Path, PathBuf};
 
 use backup_clickhouse::{ClickHouse, TableKey, export};
 use backup_core::{BackupId, Error, RecoveryTarget};
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 
 use super::{Context, without_password};
 use crate::cli::engines::clickhouse::FileArgs;
 use crate::cli::failure::Failure;
 use crate::human;
-
-/// Of which kind the backup is.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ExportCommand {
-    /// A table of ClickHouse: it is restored into a database of its own at a running server, read there, and dropped
-    Clickhouse(ClickHouseArgs),
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct ClickHouseArgs {
@@ -57,8 +50,7 @@ struct ExportView<'a> {
     findings: &'a [backup_core::Finding],
 }
 
-pub(super) async fn run(cx: &mut Context<'_, '_>, command: ExportCommand) -> Result<(), Failure> {
-    let ExportCommand::Clickhouse(args) = command;
+pub(super) async fn run(cx: &mut Context<'_, '_>, args: ClickHouseArgs) -> Result<(), Failure> {
     let ClickHouseArgs { through, table, format, output, backup, files } = args;
     let engine = ClickHouse::new(files.settings().url(&through))?;
     let target = backup.map_or_else(RecoveryTarget::latest, RecoveryTarget::backup);
