@@ -6,6 +6,8 @@ mod content;
 mod epochs;
 #[path = "keys/recipients.rs"]
 mod recipients;
+#[path = "keys/reseal.rs"]
+mod reseal;
 #[path = "keys/walk.rs"]
 mod walk;
 #[path = "keys/world.rs"]

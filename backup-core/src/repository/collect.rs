@@ -22,12 +22,16 @@ pub struct CollectOptions {
     /// may only add objects can set. Zero: for as long as the catalog says. Log stays as long after it was stored. The grace is then told by the store's
     /// clock too. For repositories that are written to by hosts that may be taken over: at least as long as a loss may take to be noticed.
     pub protect: Duration,
+    /// Bytes of needed packs of earlier epochs that are sealed anew in the present one, the oldest first: who was removed and has kept an old key then has
+    /// nothing left to open with it but copies that he has taken. Zero: none.
+    pub reseal: u64,
 }
 
 impl Default for CollectOptions {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3600);
-        Self { grace: day, silence: day, interrupted: day * 7, dead_percent: 40, protect: Duration::ZERO }
+        let (interrupted, protect) = (day * 7, Duration::ZERO);
+        Self { grace: day, silence: day, interrupted, dead_percent: 40, protect, reseal: 0 }
     }
 }
 
@@ -60,6 +64,13 @@ impl CollectOptions {
         self
     }
 
+    /// Sets how many bytes of packs of earlier epochs are sealed anew.
+    #[must_use]
+    pub fn reseal(mut self, bytes: u64) -> Self {
+        self.reseal = bytes;
+        self
+    }
+
     /// Sets which share of a pack must be dead for it to be copied, in percent.
     #[must_use]
     pub fn dead_percent(mut self, percent: u8) -> Self {
@@ -78,12 +89,16 @@ pub struct CollectionPlan {
     pub packs: u64,
     /// Bytes that they and what else goes with them free.
     pub bytes: u64,
-    /// Packs that are copied without what is dead in them.
+    /// Packs that are copied without what is dead in them, or to be sealed anew.
     pub repacked: u64,
     /// Bytes of these packs.
     pub repacked_bytes: u64,
     /// Bytes of them that are needed, and copied.
     pub copied_bytes: u64,
+    /// Packs among them that are sealed anew.
+    pub resealed: u64,
+    /// Needed packs of earlier epochs that stay as they are this time. Looked for only where some are to be sealed anew.
+    pub outdated: u64,
     /// Objects of log that nobody needs.
     pub log_objects: u64,
     /// Their bytes.

@@ -1,7 +1,7 @@
 //! Garbage collection: taking away what nobody needs, safely by the order of what is done and not by any clock.
 //!
 //! ```text
-//! list ─▶ fence who is silent ─▶ work out what is needed ─▶ copy the rest of what is mostly dead ─▶ Condemned
+//! list ─▶ fence who is silent ─▶ work out what is needed ─▶ copy the rest of what is mostly dead, and what is to be sealed anew ─▶ Condemned
 //!                                                                  … readers' grace … ─▶ SweepBegun ─▶ delete ─▶ Swept
 //! ```
 //! What is needed is what backups that have not expired need, what sessions under way have stored or build on, and what the next backup may
@@ -27,7 +27,7 @@ mod witnessed;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use backup_core::catalog::{Catalog, CloseReason, Condemned, Event, PackId, PackMove};
+use backup_core::catalog::{Catalog, CloseReason, Condemned, Event, PackMove};
 use backup_core::engine::Work;
 use backup_core::observe::{Phase, Unit};
 use backup_core::repository::{CollectOptions, Collected, CollectionPlan};
@@ -349,14 +349,35 @@ async fn work_out(
     work.started(Phase::Inspect, None, Unit::Items);
     let need = need::find(context, &catalog, (survey, options), stays).await?;
     let garbage = plan::garbage(&catalog, survey, (&need, stays.protected.as_ref()), options);
-    let sparse = match need.unreadable.is_empty() && options.dead_percent <= 100 {
-        true => {
-            let candidates: BTreeSet<PackId> = plan::partly_dead(&catalog, survey, &need);
-            repack::choose(context, &catalog, plan::records(&catalog), candidates, options, work).await?
+    let mut plan = CollectionPlan::default();
+    // Which segments a backup needs that cannot be read is not known: then nothing is copied.
+    let readable = need.unreadable.is_empty();
+    let mut candidates = BTreeSet::new();
+    if readable && options.dead_percent <= 100 {
+        candidates = plan::partly_dead(&catalog, survey, &need);
+    }
+    let mut reseal = BTreeSet::new();
+    if readable && options.reseal > 0 {
+        let mut room = options.reseal;
+        for (pack, len) in repack::outdated(context, plan::movable(survey, &need), work).await? {
+            // One pack at least, however large.
+            if len <= room || reseal.is_empty() {
+                room = room.saturating_sub(len);
+                reseal.insert(pack);
+            } else {
+                room = 0;
+                plan.outdated += 1;
+            }
         }
-        // Which of their segments it needs is not known.
-        false => Vec::new(),
+    }
+    let sparse = match candidates.is_empty() && reseal.is_empty() {
+        true => Vec::new(),
+        false => {
+            let records = plan::kept(&catalog).into_iter().cloned().collect();
+            repack::choose(context, &catalog, records, (candidates, &reseal), options, work).await?
+        }
     };
+    plan.resealed = sparse.iter().filter(|sparse| sparse.resealed).count() as u64;
     work.ended(Phase::Inspect);
     let (now, mut due, mut waiting) = (context.env.now(), Vec::new(), Vec::new());
     for collection in catalog.collections() {
@@ -364,7 +385,6 @@ async fn work_out(
         let list = if collection.sweeping.is_some() || passed { &mut due } else { &mut waiting };
         list.push(collection.condemned.number);
     }
-    let mut plan = CollectionPlan::default();
     (plan.packs, plan.bytes) = (garbage.objects, garbage.bytes);
     plan.repacked = sparse.len() as u64;
     plan.repacked_bytes = sparse.iter().map(Sparse::len).sum();

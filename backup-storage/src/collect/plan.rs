@@ -76,6 +76,8 @@ pub(super) fn garbage(
         .collections()
         .flat_map(|collection| collection.condemned.packs.iter().filter(|packs| packs.whole).map(|packs| packs.session))
         .collect();
+    // All packs of a backup that is kept may have been copied elsewhere: its witness stays.
+    let kept: BTreeSet<SessionId> = kept(catalog).iter().map(|record| record.session).collect();
     let mut garbage = Garbage::default();
     for (session, folder) in &survey.folders {
         if need.held.contains(session) {
@@ -91,7 +93,7 @@ pub(super) fn garbage(
         let dead = folder.packs.iter().filter(|(number, _)| !need.live.contains(&of(number)));
         // By what is needed, not by what was listed: what the session stored after the listing may be needed as well.
         let all = PackId { session: *session, number: 0 }..=PackId { session: *session, number: u32::MAX };
-        let whole = need.live.range(all).next().is_none();
+        let whole = need.live.range(all).next().is_none() && !kept.contains(session);
         let new: BTreeMap<_, _> = dead.filter(|(number, _)| !pending.contains(&of(number))).collect();
         if new.is_empty() && (!whole || ending.contains(session)) {
             continue;
@@ -155,20 +157,22 @@ pub(super) fn partly_dead(catalog: &Catalog, survey: &Survey, need: &Need) -> BT
         Some(SessionState::Closed(CloseReason::Abandoned | CloseReason::Fenced | CloseReason::Repacked)) => false,
         Some(_) => true,
     };
-    let there =
-        |id: &&PackId| survey.folders.get(&id.session).is_some_and(|folder| folder.packs.contains_key(&id.number));
-    let candidates = need.live.iter().filter(there);
-    let candidates =
-        candidates.filter(|id| !need.pinned.contains(id) && !need.held.contains(&id.session) && !whole(&id.session));
-    candidates.copied().collect()
+    movable(survey, need).filter(|(id, _)| !whole(&id.session)).map(|(id, _)| id).collect()
 }
 
-/// The records of everything that needs anything.
-pub(super) fn records(catalog: &Catalog) -> Vec<BackupRecord> {
+/// The objects that are needed and may be copied, with their bytes: those that nobody builds on at this moment.
+pub(super) fn movable<'a>(survey: &'a Survey, need: &'a Need) -> impl Iterator<Item = (PackId, u64)> + 'a {
+    let free = need.live.iter().filter(|id| !need.pinned.contains(id) && !need.held.contains(&id.session));
+    // What is not there, or not any more, is for verification to say.
+    free.filter_map(|id| Some((*id, *survey.folders.get(&id.session)?.packs.get(&id.number)?)))
+}
+
+/// The records of everything that needs anything: backups that are kept, and those that somebody builds on at this moment.
+pub(super) fn kept(catalog: &Catalog) -> Vec<&BackupRecord> {
     let pinned: BTreeSet<_> = catalog.pinned().collect();
     let expired = catalog.expired().filter(|(id, _)| pinned.contains(id));
     let expired = expired.filter_map(|(_, expired)| expired.record.as_deref());
-    catalog.backups().chain(expired).cloned().collect()
+    catalog.backups().chain(expired).collect()
 }
 
 pub(super) fn signed(duration: std::time::Duration) -> SignedDuration {

@@ -1,4 +1,4 @@
-//! Copying what is needed of packs of which most is not.
+//! Copying what is needed of packs of which most is not, and of packs that are sealed in an earlier epoch.
 //!
 //! Segments keep their numbers behind a base, so that no manifest has to change: the catalog says where a pack's segments are. Each
 //! segment is opened and sealed anew, since its key belongs to the object that it is in; it is not compressed again. A copy says in a segment of its own what was
@@ -11,6 +11,7 @@ use backup_core::SessionId;
 use backup_core::catalog::{BackupRecord, Catalog, PackId, PackMove};
 use backup_core::engine::Work;
 use backup_core::repository::CollectOptions;
+use backup_crypto::EpochId;
 
 use super::moves;
 use super::need::{self, Manifests};
@@ -28,6 +29,8 @@ pub(super) struct Sparse {
     used: Vec<bool>,
     /// Bytes of the segments that are needed.
     pub(super) live: u64,
+    /// Whether it is copied whatever is dead in it.
+    pub(super) resealed: bool,
 }
 
 impl Sparse {
@@ -37,12 +40,49 @@ impl Sparse {
     }
 }
 
-/// The packs among `candidates` of which enough is dead.
+/// The packs among `movable` that are sealed in an earlier epoch, those of the oldest first, and of one epoch the oldest.
+///
+/// One pack of each session is looked at: a session stays in its epoch. What hosts that only write have deposited is sealed in none.
+pub(super) async fn outdated(
+    context: &Arc<Context>,
+    movable: impl Iterator<Item = (PackId, u64)>,
+    work: &Work,
+) -> Result<Vec<(PackId, u64)>> {
+    let cache = PackCache::new(Arc::clone(context), Places::Found(Arc::default()));
+    let current = context.keyring.current();
+    let mut epochs: BTreeMap<SessionId, Option<EpochId>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (pack, len) in movable {
+        work.checkpoint()?;
+        let epoch = match epochs.get(&pack.session) {
+            Some(known) => *known,
+            None => {
+                let epoch = match cache.index(pack).await {
+                    Ok(index) => Some(index.epoch()),
+                    Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Environment) => None,
+                    Err(error) => return Err(error),
+                };
+                // Another pack of the session may be readable.
+                if epoch.is_some() {
+                    epochs.insert(pack.session, epoch);
+                }
+                epoch
+            }
+        };
+        if let Some(epoch) = epoch.filter(|epoch| *epoch < current) {
+            found.push((epoch, pack, len));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, pack, len)| (pack, len)).collect())
+}
+
+/// The packs among `candidates` of which enough is dead, and those among `reseal` of which anything is needed.
 pub(super) async fn choose(
     context: &Arc<Context>,
     catalog: &Arc<Catalog>,
     records: Vec<BackupRecord>,
-    candidates: BTreeSet<PackId>,
+    (candidates, reseal): (BTreeSet<PackId>, &BTreeSet<PackId>),
     options: &CollectOptions,
     work: &Work,
 ) -> Result<Vec<Sparse>> {
@@ -50,7 +90,7 @@ pub(super) async fn choose(
     let cache = PackCache::new(Arc::clone(context), Places::Found(Arc::default()));
     let mut indices = BTreeMap::new();
     let mut used = BTreeMap::new();
-    for pack in candidates {
+    for pack in candidates.into_iter().chain(reseal.iter().copied()).collect::<BTreeSet<_>>() {
         work.checkpoint()?;
         match cache.index(pack).await {
             Ok(index) => {
@@ -74,8 +114,10 @@ pub(super) async fn choose(
         };
         let (live, dead) = (len(true), len(false));
         // One that nobody uses at all was told to be used, so something is not understood: it stays.
-        if live > 0 && dead.saturating_mul(100) >= u64::from(options.dead_percent).saturating_mul(live + dead) {
-            chosen.push(Sparse { pack, index, used, live });
+        let resealed = reseal.contains(&pack);
+        let sparse = dead.saturating_mul(100) >= u64::from(options.dead_percent).saturating_mul(live + dead);
+        if live > 0 && (sparse || resealed) {
+            chosen.push(Sparse { pack, index, used, live, resealed });
         }
     }
     Ok(chosen)

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use backup_core::catalog::PackId;
-use backup_crypto::{HashKey, ObjectHeader, ObjectKind, ObjectOpener, SegmentHeader, TAG_LEN};
+use backup_crypto::{EpochId, HashKey, ObjectHeader, ObjectKind, ObjectOpener, SegmentHeader, TAG_LEN};
 
 use super::builder::MIN_PACK;
 use super::{Codec, Decompressor, MAX_PACK, Role, SEGMENT, TRAILER, TRAILER_MAGIC, is_of};
@@ -149,6 +149,7 @@ pub(crate) struct PackIndex {
     name: ObjectName,
     opener: ObjectOpener,
     hash: HashKey,
+    epoch: EpochId,
     segments: Vec<SegmentInfo>,
     pieces: Vec<Piece>,
     /// Where each segment begins in the object, and where the last one ends.
@@ -227,7 +228,8 @@ impl PackIndex {
             return Err(damaged(Error::damaged("its segments do not add up to its length")));
         }
         let hash = keyring.hash_key_of(header.epoch, name.as_str())?;
-        Ok(Ok(Self { name, opener, hash, segments, pieces, offsets, object_len, base: 0 }))
+        let epoch = header.epoch;
+        Ok(Ok(Self { name, opener, hash, epoch, segments, pieces, offsets, object_len, base: 0 }))
     }
 
     /// Reads the index from the whole object.
@@ -270,6 +272,11 @@ impl PackIndex {
 
     pub(crate) fn name(&self) -> &ObjectName {
         &self.name
+    }
+
+    /// The epoch that it is sealed in; [`DEPOSITS`](crate::keyring::DEPOSITS) for what a host has deposited.
+    pub(crate) fn epoch(&self) -> EpochId {
+        self.epoch
     }
 
     pub(crate) fn segments(&self) -> &[SegmentInfo] {

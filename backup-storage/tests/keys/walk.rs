@@ -31,6 +31,7 @@ enum Step {
     Add(usize),
     Remove(usize),
     Rotate,
+    Reseal,
 }
 
 /// Whoever can be in or out, and what must be readable.
@@ -88,6 +89,7 @@ impl Life {
                 }
             }
             Step::Rotate => drop(self.world.rotate(&by, &self.given(None)).await?),
+            Step::Reseal => drop(self.world.reseal(&by, u64::MAX).await?),
         }
         Ok(None)
     }
@@ -95,12 +97,13 @@ impl Life {
     fn choose(&self, dice: &mut Dice) -> Option<Step> {
         let who = dice.below(self.people.len());
         let others = self.inside.iter().enumerate().filter(|(n, inside)| **inside && *n != who).count();
-        match dice.below(6) {
+        match dice.below(7) {
             0 => Some(Step::Backup),
             1 => Some(Step::Log),
             2 | 3 if self.inside[who] && others > 0 => Some(Step::Remove(who)),
             2 | 3 if !self.inside[who] => Some(Step::Add(who)),
             4 => Some(Step::Rotate),
+            5 => Some(Step::Reseal),
             _ => None,
         }
     }

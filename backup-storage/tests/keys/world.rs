@@ -9,7 +9,7 @@ use backup_core::engine::{LogOptions, Work};
 use backup_core::entry::{EntryMeta, EntryPath};
 use backup_core::env::Env;
 use backup_core::log::{LineageRecord, LogRange, Notation};
-use backup_core::repository::{ParentChoice, Repository as _, VerifyLevel, VerifyReport};
+use backup_core::repository::{CollectOptions, Collected, ParentChoice, Repository as _, VerifyLevel, VerifyReport};
 use backup_core::{BackupSinkExt, Consistency, Lineage, ServiceId, Snapshot};
 use backup_crypto::{Identity, Passphrase, PassphraseParams, RawKey, Recipient, RecipientId, X25519SecretKey};
 use backup_storage::fault::{FaultPlan, FaultStore, WriteOnceGuard};
@@ -148,6 +148,12 @@ impl World {
 
     pub(crate) async fn rotate(&self, by: &Repository, given: &[KeyHolder]) -> backup_core::Result<ChangedKeys> {
         Ok(by.rotate_keys(given, &actor(), &self.work()).await?)
+    }
+
+    /// Seals up to `bytes` of packs of earlier epochs anew, and takes away what was copied.
+    pub(crate) async fn reseal(&self, by: &Repository, bytes: u64) -> backup_core::Result<Collected> {
+        let options = CollectOptions::default().grace(Duration::ZERO).reseal(bytes);
+        by.collect(&options, &self.work()).await
     }
 
     pub(crate) async fn backup(&self, by: &Repository, content: &Content) -> backup_core::Result<BackupRecord> {

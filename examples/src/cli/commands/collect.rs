@@ -50,6 +50,9 @@ struct How {
     /// Take nothing that a backup needs this long after its commit, by the store's clock, whatever the catalog says: for hosts that may be taken over
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = log::duration)]
     protect: Duration,
+    /// Seal packs of earlier keys anew with the present one, the oldest first, up to so much in this run: after somebody was removed (key remove)
+    #[arg(long, value_name = "SIZE", value_parser = log::size)]
+    reseal: Option<u64>,
 }
 
 /// Options of `reinstate`.
@@ -74,7 +77,8 @@ async fn collect(cx: &mut Context<'_, '_>, how: &How, only_said: Option<&str>) -
         .silence(how.silence)
         .interrupted(how.interrupted)
         .dead_percent(how.dead_percent)
-        .protect(how.protect);
+        .protect(how.protect)
+        .reseal(how.reseal.unwrap_or(0));
     let repository = cx.open().await?;
     if let Some(said) = only_said {
         let plan = repository.plan_collection(&options, cx.work()).await?;
@@ -106,9 +110,13 @@ fn table(plan: &CollectionPlan) -> Table {
     row("sessions taken for dead", Cell::Count(plan.fenced.len() as u64));
     row("packs nobody needs", Cell::Count(plan.packs));
     row("their bytes", Cell::Bytes(plan.bytes));
-    row("packs mostly dead", Cell::Count(plan.repacked));
+    row("packs to be copied", Cell::Count(plan.repacked));
     row("their bytes", Cell::Bytes(plan.repacked_bytes));
     row("bytes copied of them", Cell::Bytes(plan.copied_bytes));
+    if plan.resealed + plan.outdated > 0 {
+        row("packs among them that are sealed anew", Cell::Count(plan.resealed));
+        row("packs of earlier keys that stay", Cell::Count(plan.outdated));
+    }
     row("log objects nobody needs", Cell::Count(plan.log_objects));
     row("their bytes", Cell::Bytes(plan.log_bytes));
     row("collections due", Cell::Count(plan.due.len() as u64));
