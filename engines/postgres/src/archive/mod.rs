@@ -75,7 +75,7 @@ pub struct ExportedLog {
 /// Dropping the future leaves a part of the files.
 ///
 /// # Errors
-/// InvalidInput when `dir` exists and is not empty, or when nothing is stored of what is wanted. Damaged when a stored piece cannot be read. Environment
+/// InvalidInput when `dir` exists and is not empty, when nothing is stored of what is wanted, or when the stored log is not one of PostgreSQL. Damaged when a stored piece cannot be read. Environment
 /// from the disk.
 pub async fn export_log(source: &dyn LogSource, wanted: &LogExport, dir: &Path, work: &Work) -> Result<ExportedLog> {
     let ledger = source.ledger();

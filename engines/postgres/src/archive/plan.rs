@@ -30,7 +30,7 @@ pub(super) struct Plan {
 /// The segments that hold stored log of any timeline, as far as they are whole from their first byte on.
 ///
 /// # Errors
-/// Damaged for a lineage that no capture of this engine has written.
+/// InvalidInput for a lineage that no capture of this engine has written.
 pub(super) fn plan(ledger: &Ledger, wanted: &LogExport) -> Result<Plan> {
     let mut plan = Plan::default();
     for record in ledger.lineages() {
@@ -41,7 +41,8 @@ pub(super) fn plan(ledger: &Ledger, wanted: &LogExport) -> Result<Plan> {
 
 fn timeline(ledger: &Ledger, record: &LineageRecord, wanted: &LogExport, plan: &mut Plan) -> Result<()> {
     let lineage = &record.lineage;
-    let unknown = || Error::damaged(format!("lineage {lineage} is no timeline"));
+    let unknown =
+        || Error::invalid(format!("the stored log is not one of PostgreSQL: lineage {lineage} is no timeline"));
     let timeline = timeline_of(lineage).ok_or_else(unknown)?;
     let size = record.fact(SEGMENT_SIZE).ok_or_else(unknown)?.parse::<SegmentSize>()?;
     let line = ledger.ancestry(lineage);
@@ -168,6 +169,18 @@ mod tests {
         let plan = super::plan(&ledger, &LogExport::default()).unwrap();
         assert_eq!(files(&plan), [(name(2, 6, ""), 6 * MIB, 7 * MIB)]);
         assert_eq!(plan.headless, 1);
+    }
+
+    #[test]
+    fn the_log_of_something_else_is_refused() {
+        let mut catalog = Catalog::default();
+        let at = "2026-01-01T00:00:00Z".parse().unwrap();
+        let record = LineageRecord::new(backup_core::Lineage::new("8371b4fb"), "7", Notation::Decimal, at);
+        catalog.apply(&Event::LineageAdded { record: Box::new(record) }).unwrap();
+        let ledger = Ledger::new(catalog.log(), []);
+        let error = super::plan(&ledger, &LogExport::default()).unwrap_err();
+        assert_eq!(error.kind(), backup_core::ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("8371b4fb"), "{error}");
     }
 
     #[test]
