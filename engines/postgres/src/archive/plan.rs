@@ -48,7 +48,9 @@ fn timeline(ledger: &Ledger, record: &LineageRecord, wanted: &LogExport, plan: &
     let line = ledger.ancestry(lineage);
     let fork = line.last().map_or(0, |own| own.start);
     let from = wanted.from.map_or(0, |from| size.floor(from).0);
-    let until = wanted.until.map_or(u64::MAX, |until| size.floor(Lsn(until.0.saturating_sub(1))).0 + size.bytes());
+    let until = wanted
+        .until
+        .map_or(u64::MAX, |until| size.floor(Lsn(until.0.saturating_sub(1))).0.saturating_add(size.bytes()));
     let mut headless = BTreeSet::new();
     let mut done = 0;
     for own in ledger.covered(lineage).as_slice() {
@@ -197,6 +199,8 @@ mod tests {
         assert_eq!(numbers(wanted.until(Lsn(3 * MIB + 1))), [1, 2, 3]);
         assert_eq!(numbers(wanted.from(Lsn(3 * MIB)).until(Lsn(3 * MIB + 7))), [3]);
         assert_eq!(numbers(wanted.until(Lsn(0))), [0_u64; 0]);
+        assert_eq!(numbers(wanted.until(Lsn(u64::MAX))), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(numbers(wanted.from(Lsn(u64::MAX))), [0_u64; 0]);
         assert_eq!(numbers(wanted.from(Lsn(60 * MIB))), [0_u64; 0]);
     }
 }
